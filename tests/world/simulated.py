@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from tests.world import builders
 from topup.chain import agreement
 from topup.chain.agreement import Agreed
-from topup.chain.charge_status import Account, Ends
+from topup.chain.charge_status import Account
 from topup.chain.providers import Providers
 from topup.chain.receipts import ProviderObservation
 from topup.chain.rpc import Rpc
@@ -519,12 +519,12 @@ class Provider:
         )
         return Seen(told, told.reason, "exact", trusted=True)
 
-    def ends(self) -> Ends:
+    def ends(self) -> tuple[Head, Head]:
         block = self.head()
         final = self.net.at(min(self.net.final, block.head.number))
         if final is None:
             raise ChainUnknown("pruned")
-        return Ends(block.head, final.head)
+        return block.head, final.head
 
     def account(self, charge: Id, final: int, use: AuthorizationUse | None = None) -> Account:
         block, at = self.head(), self.net.at(final)
@@ -584,7 +584,7 @@ class Asked:
         return agreement.observation(answers, self._enough(answers) if every else self.quorum).value
 
     async def _payment_status(self, shown: Callable[[Provider, int], Account], since: int = 0) -> ChargeStatus:
-        final = agreement.final(await self._ask(lambda p: p.ends(), lambda e: e.newest, every=True), self.quorum)
+        final = agreement.final(await self._ask(lambda p: p.ends(), lambda e: e[0], every=True), self.quorum)
         if since > final:
             raise ChainUnknown("it was signed beyond the final block")
         return agreement.payment_status(await self._ask(lambda p: shown(p, final), lambda a: a.newest, every=True))

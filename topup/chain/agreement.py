@@ -23,8 +23,6 @@ from topup.ports.chain import UNMEASURED, UNTRIED, Head, Holdings, Observation, 
 from topup.wire.clean import SENTENCE_MAX, joined
 
 if TYPE_CHECKING:
-    from topup.chain.balances import Held
-    from topup.chain.charge_status import Ends
     from topup.chain.receipts import ProviderObservation
 
 T = TypeVar("T")
@@ -36,11 +34,10 @@ PRICE_SPREAD_MAX: Final = Bps(100)
 
 
 class Disagreement(ChainUnknown):
-    """Too few independent providers say the same; `about` names what they differ in."""
+    """Too few independent providers say the same."""
 
-    def __init__(self, about: str, message: str) -> None:
+    def __init__(self, message: str) -> None:
         super().__init__(f"the providers disagree: {message}")
-        self.about = about
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ def preflight_of(answers: Answers[Preflight], quorum: int) -> Agreed[Preflight]:
     if not camp:
         if answers.refusals:
             raise answers.refusals[0].value
-        raise Disagreement("wallet or contract", joined(shown, SAID_MAX))
+        raise Disagreement(joined(shown, SAID_MAX))
     offers = {
         tier: [Vote(v.owner, v.name, v.value.quotes[tier]) for v in camp if tier in v.value.quotes]
         for tier in sorted({tier for vote in camp for tier in vote.value.quotes})
@@ -190,7 +187,7 @@ def block(answers: Answers[Head], quorum: int) -> Agreed[Head]:
     camp = agreeing(answers.votes, lambda h: h, quorum)
     shown = "; ".join(f"{v.name} has 0x{v.value.hash.hex()} at {v.value.number}" for v in answers.votes)
     if not camp:
-        raise Disagreement("newest block", shown)
+        raise Disagreement(shown)
     return Agreed(camp[0].value, shown if len(camp) < len(answers.votes) else "")
 
 
@@ -208,7 +205,7 @@ def simulation(answers: Answers[Simulation], quorum: int) -> Agreed[Simulation]:
             for refusal in answers.refusals:
                 if isinstance(refusal.value, kind):
                     raise refusal.value
-        raise Disagreement("dry run", "too few could run it")
+        raise Disagreement("too few could run it")
     weakest = min((vote.value.proof for vote in passed), key=lambda p: (not p.endswith(UNTRIED), len(p)))
     gas, l1_fee = kept(passed, lambda s: s.gas, quorum), kept(passed, lambda s: s.l1_fee, quorum)
     return Agreed(Simulation(gas, l1_fee, weakest), said)
@@ -311,10 +308,10 @@ def _shown_fact(seen: Seen) -> Hashable:
     return where, inclusion.success, inclusion.gas, inclusion.token_fee, left
 
 
-def final(answers: Answers[Ends], quorum: int) -> int:
+def final(answers: Answers[tuple[Head, Head]], quorum: int) -> int:
     """Return the highest final block that enough independent providers have, two where two answered."""
     voices = owners(answers.votes)
-    return reached(answers.votes, lambda e: e.final.number, max(quorum, min(2, voices)))
+    return reached(answers.votes, lambda ends: ends[1].number, max(quorum, min(2, voices)))
 
 
 def read(answers: Answers[Account | Unread]) -> Agreed[Answers[Account]] | More:
@@ -352,7 +349,7 @@ def payment_status(answers: Answers[Account]) -> ChargeStatus:
             f"{'the' if v.value.flag else 'no'} mark and {len(v.value.payers)} payments"
             for v in votes
         )
-        raise Disagreement("what became of a charge", joined(list(shown), SAID_MAX))
+        raise Disagreement(joined(list(shown), SAID_MAX))
     at = first.final
     return ChargeStatus(at.number, at.timestamp_s, first.flag, first.payers, owners(votes))
 
@@ -366,29 +363,28 @@ def spent(answers: Answers[Spent], quorum: int) -> Spent:
     camp = agreeing(answers.votes, lambda s: s.block, quorum)
     if not camp:
         shown = "; ".join(f"{v.name} has 0x{v.value.block.hash.hex()} at {v.value.block.number}" for v in answers.votes)
-        raise Disagreement("a block", shown)
+        raise Disagreement(shown)
     said = agreeing([v for v in camp if v.value.nonce is not None], lambda s: s.nonce, quorum)
     final = owners([v for v in camp if v.value.final]) >= quorum
     return Spent(camp[0].value.block, final, said[0].value.nonce if said else None)
 
 
-def holdings(answers: Answers[Held]) -> Holdings:
+def holdings(answers: Answers[tuple[Head, Holdings]]) -> Holdings:
     """Join what providers say a wallet holds at a final block, to the unit; a price they do not share is none.
 
     Raises:
         Disagreement: any two differ in the block or in what is held.
     """
-    votes = answers.votes
-    first = votes[0].value
-    if any((v.value.at, v.value.units) != (first.at, first.units) for v in votes):
-        shown = (
-            f"{v.name}: {', '.join(f'{n} units of {asset}' for asset, n in v.value.units.items())}"
-            f" at block 0x{v.value.at.hash.hex()}"
-            for v in votes
-        )
-        raise Disagreement("what the wallet holds", joined(list(shown), SAID_MAX))
-    same = all(v.value.price_e8 == first.price_e8 for v in votes)
-    return Holdings(first.at, first.units, first.price_e8 if same else None)
+    said = [(vote.name, vote.value[1]) for vote in answers.votes]
+    _, first = said[0]
+    if any((held.at, held.units) != (first.at, first.units) for _, held in said):
+        shown = [
+            f"{name}: {', '.join(f'{n} units of {asset}' for asset, n in held.units.items())}"
+            f" at block 0x{held.at.hash.hex()}"
+            for name, held in said
+        ]
+        raise Disagreement(joined(shown, SAID_MAX))
+    return first if all(held.price_e8 == first.price_e8 for _, held in said) else replace(first, price_e8=None)
 
 
 def mark(answers: Answers[tuple[Head, bool]]) -> bool:
@@ -400,5 +396,5 @@ def mark(answers: Answers[tuple[Head, bool]]) -> bool:
     said = {vote.value[1] for vote in answers.votes}
     if len(said) != 1:
         shown = [f"{v.name} shows {'the' if v.value[1] else 'no'} mark" for v in answers.votes]
-        raise Disagreement("the mark of a paid charge", joined(shown, SAID_MAX))
+        raise Disagreement(joined(shown, SAID_MAX))
     return said.pop()

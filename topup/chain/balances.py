@@ -6,7 +6,6 @@ A block that is final is minutes old: a node that keeps less state than that can
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from topup.chain.blocks import ether_query
 from topup.chain.charge_status import past
@@ -16,23 +15,13 @@ from topup.chain.profiles import Profile
 from topup.chain.rpc import Query, Rpc, known, quantity
 from topup.domain.errors import ChainUnknown, PaymentForbidden
 from topup.domain.money import Asset
-from topup.ports.chain import Head
-
-
-@dataclass(frozen=True)
-class Held:
-    """What one provider says: its newest block, and at the final block `at` the units held and the feed's price."""
-
-    newest: Head
-    at: Head
-    units: Mapping[Asset, int]
-    price_e8: int | None
+from topup.ports.chain import Head, Holdings
 
 
 async def held(
     rpc: Rpc, chain_id: int, wallet: bytes, tokens: Mapping[Asset, bytes], final: int, native: Profile | None
-) -> Held:
-    """Read what a wallet holds of these tokens at the block `final`, through a provider to which it is final, too.
+) -> tuple[Head, Holdings]:
+    """Read the newest block, and what a wallet holds at the block `final`, of a provider to which that one is final.
 
     `native` is the chain whose coin and price are asked for beside them, None for neither.
     """
@@ -52,4 +41,4 @@ async def held(
                 price, _ = feed_price(rest[-1], native, at)
             except (PaymentForbidden, ChainUnknown):
                 price = None  # what was held is a fact without it
-    return Held(newest, at, units, price)
+    return newest, Holdings(at, units, price)

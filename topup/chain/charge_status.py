@@ -35,14 +35,6 @@ PROCESSED_SLOT: Final = 4
 
 
 @dataclass(frozen=True)
-class Ends:
-    """A provider's newest and newest final block."""
-
-    newest: Head
-    final: Head
-
-
-@dataclass(frozen=True)
 class Unread:
     """What one provider says whose logs were read up to block `last` only.
 
@@ -77,11 +69,11 @@ def processed_slot(demand: Charge) -> bytes:
     return keccak(intent.id.ljust(32, b"\0") + inner)
 
 
-async def ends(rpc: Rpc, chain_id: int) -> Ends:
-    """Read how far the chain is, and how far it is final."""
+async def ends(rpc: Rpc, chain_id: int) -> tuple[Head, Head]:
+    """Read a provider's newest block, and its newest final one."""
     spoken, newest, final = await rpc.batch([CHAIN_ID, LATEST, FINAL])
     right_chain(rpc, spoken, chain_id)
-    return Ends(shown(rpc, newest, "newest block"), shown(rpc, final, "final block"))
+    return shown(rpc, newest, "newest block"), shown(rpc, final, "final block")
 
 
 async def past(rpc: Rpc, chain_id: int, final: int, *more: Query) -> tuple[Head, Head, list[Answer]]:

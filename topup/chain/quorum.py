@@ -74,7 +74,7 @@ class Quorum:
         """Ask every provider what a wallet holds at a final block: of these tokens, and of the coin of `native`."""
         final = await self._final()
         answers = await self._providers.ask(
-            lambda rpc: held(rpc, self.chain_id, wallet, tokens, final, native), lambda said: said.newest, every=True
+            lambda rpc: held(rpc, self.chain_id, wallet, tokens, final, native), lambda said: said[0], every=True
         )
         return self._joined("what the wallet holds", lambda: Agreed(agreement.holdings(answers)))
 
@@ -110,7 +110,7 @@ class Quorum:
         return self._joined("newest block", lambda: agreement.block(answers, needed))
 
     async def _final(self) -> int:
-        answers = await self._providers.ask(lambda rpc: ends(rpc, self.chain_id), lambda said: said.newest, every=True)
+        answers = await self._providers.ask(lambda rpc: ends(rpc, self.chain_id), lambda said: said[0], every=True)
         return agreement.final(answers, self._providers.quorum)
 
     def _joined(self, about: str, join: Callable[[], Agreed[T]]) -> T:
