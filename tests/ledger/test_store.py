@@ -173,7 +173,8 @@ def test_nonces_and_lanes_have_256_bits(reopen: Callable[[], SqliteStore]) -> No
     assert store.next_nonce(CHAIN_ID, WALLET) == 12
     store.settle(kept, kept.attempts[0], attempt_entry(kept.id, kept.attempts[0], verified(operator(1)).demand), NOW_MS)
     store.move(store.move(store.topup(kept.id), Fact.POSTED, NOW_MS), Fact.SETTLED, NOW_MS)
-    ledger.paid(store, operator(2), nonce=most)
+    second = store.intend(ledger.signed(store, ledger.charged(store, operator(2), id="t2"), nonce=most), NOW_MS)
+    store.included(second, second.attempts[0], ledger.IN_BLOCK, Fact.PAID, NOW_MS)
     assert store.next_nonce(CHAIN_ID, WALLET) == 2**256
     assert store.next_nonce(1, WALLET) == 0
 
