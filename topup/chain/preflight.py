@@ -121,11 +121,7 @@ def quoted(answer: Answer, tier: int) -> Wei | None:
 
 
 def feed_price(answer: Answer, profile: Profile, block: Head) -> tuple[int, int]:
-    """Return the feed's dollars per ETH at a block, 8 decimals, and how old they are in seconds.
-
-    Raises:
-        PaymentForbidden: it is stale, incomplete or not positive.
-    """
+    """Return dollars per ETH, 8 decimals, and their age in s; PaymentForbidden: stale, incomplete or not positive."""
     round_id, price, _, updated_s, answered_in = returned(ROUND, answer, "the price feed")
     age = block.timestamp_s - updated_s
     if not 0 < price < PRICE_END or updated_s == 0 or answered_in < round_id or age > profile.price_feed_age_s:
@@ -138,11 +134,7 @@ def feed_price(answer: Answer, profile: Profile, block: Head) -> tuple[int, int]
 
 
 def sequencer_up_s(answer: Answer, profile: Profile, block: Head) -> int:
-    """Return for how many seconds the chain's sequencer has been up at a block.
-
-    Raises:
-        PaymentForbidden: it is down, or was until just now.
-    """
+    """Return for how many seconds the sequencer has been up; PaymentForbidden where it is not, or only just is."""
     _, down, started_s, _, _ = returned(ROUND, answer, "the sequencer feed")
     up_for = block.timestamp_s - started_s
     if down != 0 or started_s == 0 or up_for < profile.sequencer_grace_s:
@@ -156,11 +148,7 @@ def sequencer_up_s(answer: Answer, profile: Profile, block: Head) -> int:
 
 
 def code_hash(answer: Answer, profile: Profile, contract: bytes) -> bytes:
-    """Return the keccak256 hash of the payment contract's code.
-
-    Raises:
-        PaymentForbidden: there is none, or it is not the pinned one.
-    """
+    """Return the keccak256 hash of the contract's code; PaymentForbidden where there is none, or not the pinned one."""
     code = unhex(known(answer, "the contract's code"), "the contract's code")
     if not code:
         raise PaymentForbidden(

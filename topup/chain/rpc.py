@@ -179,11 +179,7 @@ class Rpc:
         return answer
 
     async def ask(self, method: str, *params: Any) -> Any:
-        """Ask one thing, once.
-
-        Raises:
-            RpcError: the provider answered with an error.
-        """
+        """Ask one thing, once; an RpcError where the provider answered with one."""
         # Another question may be asked while this one waits.
         asked = self._next_id
         self._next_id += 1
@@ -319,11 +315,7 @@ def quantity(value: object, what: str, *, bare: bool = False) -> int:
 
 
 def count(value: object, what: str, *, bare: bool = False) -> int:
-    """Read a quantity that counts things: blocks, seconds, transactions, units of gas.
-
-    Raises:
-        Nonsense: as for a quantity, or it is more than there can be, and than a ledger could hold.
-    """
+    """Read a quantity that counts things, as of blocks or gas; Nonsense also where there cannot be as many."""
     number = quantity(value, what, bare=bare)
     if number >= COUNT_END:
         raise Nonsense(f"{what} is {number}, more than there can be")
@@ -331,11 +323,7 @@ def count(value: object, what: str, *, bare: bool = False) -> int:
 
 
 def unhex(value: object, what: str, size: int | None = None) -> bytes:
-    """Read JSON-RPC bytes; `size` is how many there have to be.
-
-    Raises:
-        Nonsense: they are something else, or too many.
-    """
+    """Read JSON-RPC bytes, `size` of them where that is given; Nonsense where they are something else, or too many."""
     if isinstance(value, str) and len(value) > 2 * BYTES_MAX + 2:
         raise Nonsense(f"{what} has {len(value)} characters")
     octets = unhexed(value)

@@ -349,7 +349,9 @@ class Once:
         if other is None and (asked.amount is not None or asked.forced):
             self._let_go(store, Told("unknown: decided anew", Reason.YOUNG_LEDGER, int(Exit.LATER)))
             now = self._now(store)
-            store.wish(self._account, self._named(asked), now, asked.until_ms)
+            # With the amount and the name that are stored, so that the ledger finds this very row again.
+            same = replace(self._wish, amount=asked.amount, name=asked.name)
+            store.wish(self._account, same, now, asked.until_ms)
             if store.take_request(asked.number, now):
                 try:
                     return await self._passes(cycle, asked)
@@ -368,10 +370,6 @@ class Once:
             " or use --force when you know that nothing is out"
         )
         return PassResult("held", Reason.YOUNG_LEDGER, detail, 0), Exit.PERSON
-
-    def _named(self, asked: Requested) -> Wish:
-        """Return what this command wishes for, such that the ledger finds this very row again."""
-        return replace(self._wish, amount=asked.amount, name=asked.name)
 
     # -- the end ------------------------------------------------------------------------------------------------
 
