@@ -24,6 +24,7 @@ from tests.world.builders import NOW_MS, WALLET, operator
 from tests.world.served import FINAL, Served, served
 from tests.world.stage import Stage, sent_beside, story
 from tests.world.stand import failing, lie
+from tests.world.tempo import buying
 from tests.world.tempo import selling as mpp_world
 from topup.accounting.reconciliation import Adopted
 from topup.app.connections import opened
@@ -696,12 +697,7 @@ def x402(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def mpp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A world in which 10 dollars of credit were bought by machine payment; no provider of Base answers."""
     with mpp_world() as world:
-        own = {
-            "TOPUP_RAILS__USE": "mpp",
-            "TOPUP_RAILS__MPP__RPC_URLS": world.rpc.url,
-            "TOPUP_RAILS__MPP__REALM": "127.0.0.1",
-            "TOPUP_CHAIN__RPC_URLS": "http://127.0.0.1:9",
-        }
+        own = buying(world.rpc.url) | {"TOPUP_CHAIN__RPC_URLS": "http://127.0.0.1:9"}
         place = Served(world, tmp_path_factory.mktemp("mpp"), own)
         refill(place)
         place.mine(80)  # anvil calls final what is two epochs old

@@ -18,7 +18,7 @@ from tests.oracles import pympp_seller
 from tests.world import builders
 from tests.world.memory_sellers import KEY, MPP_TERMS, PAYER, SOLD_TO, TEN, asked, mpp_rail, proven
 from tests.world.stage import Stage
-from tests.world.tempo import HELD, Front, held, on_tempo
+from tests.world.tempo import HELD, Front, buying, held, on_tempo
 from topup.accounting import reconciliation
 from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.accounting.reconciliation import Transfer
@@ -81,12 +81,7 @@ def selling(**conduct: Any) -> Iterator[World]:
 def sponsoring(world: World, directory: Path, *, two: bool = False, **more: str) -> Stage:
     """The program, told to pay what is sponsored; with `two` it has a second provider of another owner."""
     urls = [world.rpc.url, *([world.provider().url] if two else [])]
-    own = {
-        "TOPUP_RAILS__USE": "mpp",
-        "TOPUP_RAILS__MPP__RPC_URLS": ",".join(urls),
-        "TOPUP_RAILS__MPP__REALM": "127.0.0.1",
-        "TOPUP_POSTING__PAY_TIMEOUT_S": "5",
-    }
+    own = buying(*urls) | {"TOPUP_POSTING__PAY_TIMEOUT_S": "5"}
     return Stage(world, directory, Leaping(world), own | SPONSORED | more)
 
 
