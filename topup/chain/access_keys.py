@@ -4,8 +4,6 @@ The keychain tells what is left of a limit and when its period ends, not the lim
 right then, at that end, it names both: the limit, whole again, and the end after that.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Final
 

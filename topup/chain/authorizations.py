@@ -5,8 +5,6 @@ used, the log that its use emits, and the transfer in the same receipt, which al
 without a transfer is no payment, and absence proves nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final

@@ -3,8 +3,6 @@
 A block that is final is minutes old: a node that keeps less state than that cannot tell, and says so.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from topup.chain.blocks import ether_query

@@ -5,8 +5,6 @@ was refused for its rate after a pause, what a node of a pool lacks that is behi
 bounded number of times, and never what was answered. Only for what may be asked twice.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence

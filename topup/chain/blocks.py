@@ -1,7 +1,5 @@
 """Which block is that, of which chain, and is it the one that was asked for?"""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final

@@ -4,8 +4,6 @@ What a provider answers is classified by how its message begins: the codes of di
 answer of this module says "it was not sent".
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence

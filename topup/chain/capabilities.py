@@ -5,8 +5,6 @@ exactly that. Words about a rate, or about nothing in particular, teach nothing.
 same questions are asked, only in smaller batches.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from enum import Enum

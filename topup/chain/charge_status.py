@@ -4,8 +4,6 @@ Both are read at a block that is not older than a final one past the charge's de
 change them, so no provider has to remember old state. Whether the answer is a proof is decided elsewhere.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """How does an EVM chain answer the `Chain` port? By its profile, through as many providers as have to agree."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from eth_utils.address import to_checksum_address

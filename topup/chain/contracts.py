@@ -4,8 +4,6 @@ web3.py would do the same and takes a third of a second to load, which a restart
 for: it is loaded where bytes are handed over.
 """
 
-from __future__ import annotations
-
 import json
 from functools import cache, lru_cache
 from importlib.resources import files

@@ -7,8 +7,6 @@ what lies before what it holds, so whoever returns it has looked at all of that 
 the same one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Final
 

@@ -3,8 +3,6 @@
 What is asked as a tip can be read from recent blocks, and what was paid from the block and from what we signed.
 """
 
-from __future__ import annotations
-
 from statistics import median_low
 from typing import Any, Final
 

@@ -4,8 +4,6 @@ A node keeps no index by sender: without the hash, a transaction is found by bis
 blocks, which needs a node that still has their state.
 """
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final

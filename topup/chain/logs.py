@@ -5,8 +5,6 @@ chunk that fails ends the scan with an error, because a gap would look like sile
 block after the last chunk that was handed out.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Final

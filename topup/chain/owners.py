@@ -8,8 +8,6 @@ whoever runs topup; any other address stands for itself, however it is written. 
 they are one, for the same reason.
 """
 
-from __future__ import annotations
-
 import socket
 import unicodedata
 from collections.abc import Sequence

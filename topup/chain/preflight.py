@@ -1,7 +1,5 @@
 """What is a payment planned on? One batch: block, wallet, nonce, fees, code, a quote a tier, price and sequencer."""
 
-from __future__ import annotations
-
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 

@@ -5,8 +5,6 @@ Sources of Base's addresses: OpenRouter's crypto documentation (payment protocol
 ethereum-optimism/optimism (predeploys).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from topup.domain.coinbase_charge import K2_PREFIX

@@ -1,7 +1,5 @@
 """How many providers have to say it? One half of a chain's edge; what they are asked is the other."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar

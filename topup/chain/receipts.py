@@ -5,8 +5,6 @@ proves nothing and is reported as absence. Money is read from the receipt and he
 before and after.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

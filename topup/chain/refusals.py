@@ -4,8 +4,6 @@ By its words, and by its code where these say nothing: providers spell their lim
 Whoever learns a limit from an error, splits a batch or waits asks here, so that one sentence never means two things.
 """
 
-from __future__ import annotations
-
 import re
 from enum import Enum
 from typing import Final

@@ -3,8 +3,6 @@
 Selectors are computed from `abi/payment_protocol.json`; the meanings follow the contract's order of checks.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any, Final
 

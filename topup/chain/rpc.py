@@ -5,8 +5,6 @@ twice, and where the provider allows no more it is more than one request. URLs h
 only the host does.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

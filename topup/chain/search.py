@@ -6,8 +6,6 @@ same owner shows it again: a block's hash is that of everything before it. Of an
 looked up, so nothing counts.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace

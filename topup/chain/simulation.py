@@ -8,8 +8,6 @@ An approval is run with the payment that it is for: after it in eth_simulateV1, 
 token's slot says that it stands. That state is believed only where the token itself then answers with what was written.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -3,8 +3,6 @@
 Slow to load, so only what plans a payment loads it: a payment that an earlier process stored does not wait for it.
 """
 
-from __future__ import annotations
-
 import sys
 from functools import lru_cache
 from typing import Any

@@ -1,7 +1,5 @@
 """How does a chain answer for payments that somebody else carries there? The `TokenChain` port, through providers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from eth_utils.address import to_checksum_address

@@ -4,8 +4,6 @@ Differences that a payer can see, found with anvil 1.7.1: a replacement needs no
 transaction whose fee falls below the base fee is dropped; receipts never tell an L1 fee, even when one was charged.
 """
 
-from __future__ import annotations
-
 import atexit
 import http.client
 import json

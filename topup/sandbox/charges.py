@@ -4,8 +4,6 @@ The hash and the digest are written out here a second time, independently of the
 one mistake cannot hide in both. Rules: the packed 264 bytes and the prefix rule of the payment protocol.
 """
 
-from __future__ import annotations
-
 import secrets
 import uuid
 from collections.abc import Callable, Mapping

@@ -5,8 +5,6 @@ one. What a payer can observe is real: execution, gas, nonces, balances at past 
 fee of an OP chain (charged to the sender, told in the receipt), and the error texts of geth.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable, Mapping

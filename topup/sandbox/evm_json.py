@@ -4,8 +4,6 @@ A transaction's gas before anything runs, geth's texts for runs that failed, and
 receipts and logs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any

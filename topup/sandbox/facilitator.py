@@ -5,8 +5,6 @@ so that one mistake cannot hide in both. Amounts are units of USDC, times unix s
 Sources: x402 specification, versions 1 and 2, scheme `exact`; EIP-3009; the token's own source.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import re

@@ -4,8 +4,6 @@ One row a fault. Results: refilled; refused (a person must look); gone; unknown 
 (nothing to be had now, or its payment is not taken); uncredited (paid, not posted).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal

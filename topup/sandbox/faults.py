@@ -3,8 +3,6 @@
 The columns are those of `fault.Fault`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -5,8 +5,6 @@ Every fault has a name and can be switched while the server runs, at the places 
 and codes: OpenRouter's API reference and its crypto guide.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import secrets

@@ -4,8 +4,6 @@ It serves both the chain's JSON-RPC and the OpenRouter-compatible API. A handler
 `Raw` that is handed the open connection: resets, trickles and truncated bodies need the wire itself.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping

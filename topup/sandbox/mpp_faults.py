@@ -4,8 +4,6 @@ Fields and results are those of `fault.Fault`. A challenge is spoilt by one chan
 instead of settling it, or after: every fault of the wire has both forms, as `reset` has `settled-reset`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final

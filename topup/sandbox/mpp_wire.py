@@ -5,8 +5,6 @@ milliseconds. Sources: the draft `httpauth-payment`; OpenRouter's API reference,
 of the JSON, and what stands in `status`, it does not tell.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hashlib

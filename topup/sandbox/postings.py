@@ -4,8 +4,6 @@ A `Transferred` event alone proves little: the recipient must have received the 
 Event and topics: the payment protocol's published contract and ERC-20.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal

@@ -5,8 +5,6 @@ the transaction inside it and waits for the chain. What a chain refuses is never
 whatever the answer says. Sources: OpenRouter's API reference; the drafts `httpauth-payment` and `tempo-charge`.
 """
 
-from __future__ import annotations
-
 import hmac
 import re
 import secrets

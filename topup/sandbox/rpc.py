@@ -3,8 +3,6 @@
 `intercept` stands between question and answer: it may answer otherwise, fail, wait, or drop the connection.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable

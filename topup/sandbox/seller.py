@@ -1,7 +1,5 @@
 """How does a seller carry payments to the chain? Sent once, now or later, waited for, and credited when settled."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress

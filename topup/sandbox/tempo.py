@@ -4,8 +4,6 @@ anvil brings Tempo's own contracts but no USDC.e: it is made here from one of an
 1.7.1: only from hard fork T4 on do expiring nonces work; a transaction that cannot run is dropped without a word.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path

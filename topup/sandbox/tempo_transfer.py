@@ -7,8 +7,6 @@ A seller that pays the network fee completes a payload that the payer has signed
 may add himself; the chain runs it once at most, whoever does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final

@@ -3,8 +3,6 @@
 Fixed shares of each UTC day, so that the parts of a day always sum to what the account has used on it.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """In which ways can an HTTP answer go wrong before its content matters? One function per fault, by name."""
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 import io

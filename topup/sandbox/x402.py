@@ -3,8 +3,6 @@
 Sources: Venice's API reference and its page for agents; EIP-4361.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from decimal import Decimal
 from functools import partial

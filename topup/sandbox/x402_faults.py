@@ -4,8 +4,6 @@ Fields and results are those of `fault.Fault`. An offer is spoilt by one change 
 of settling it, or after: every name of the one kind has a twin of the other, as `reset` has `settled-reset`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final

@@ -7,8 +7,6 @@ specification; the API references of Dria and GAIB, of which the latter's sample
 second dollar by Permit2 on the same chain.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json

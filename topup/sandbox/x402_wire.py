@@ -4,8 +4,6 @@ A login (EIP-4361) is decoded here a second time, independently of the code that
 in it has to stand there to the letter: sellers build the text again from its parts and hold the signature against that.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import re

@@ -5,8 +5,6 @@ functions below it return storage writes, by which a test or a fault changes the
 addresses are Base's own, so that production settings run unchanged against this world.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
