@@ -7,8 +7,6 @@ silence. What the budget does not allow any more is left for the next pass: the 
 block that was asked for.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -34,6 +32,12 @@ PATIENCE_MAX_S: Final = 8
 PATIENCE_OVER_S: Final = 60
 # Address and topics of a log; bytes in hex.
 Wanted = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Said:
+    text: str
+    code: int = 0
 
 
 @dataclass
@@ -165,12 +169,6 @@ class Pager:
         if len(listed) != len(wanted):
             raise ChainUnknown(f"{rpc.host} answered a question for logs with something else than a list")
         return listed, _Said("")
-
-
-@dataclass(frozen=True)
-class _Said:
-    text: str
-    code: int = 0
 
 
 def _stands(rpc: Rpc, answer: Answer, number: int, anchor: Head | None) -> None:

@@ -8,8 +8,6 @@ Where what was answered is enough, the others are given a moment more and then n
 disagree, or would forbid, or end something, everybody is heard.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -65,6 +63,25 @@ class _Watched:
     @property
     def aside(self) -> bool:
         return self.pauses > 0
+
+
+@dataclass
+class _Heard(Generic[T]):
+    """What was said to one question so far, by provider, and who failed."""
+
+    said: dict[_Watched, _Said[T]] = field(default_factory=dict)
+    failed: list[tuple[_Watched, ChainError]] = field(default_factory=list)
+
+    @property
+    def owners(self) -> int:
+        return len({watched.rpc.owner for watched in self.said})
+
+    def add(self, watched: _Watched, answer: _Said[T]) -> None:
+        """Keep an answer; a refusal of what was asked is one, a failure is none."""
+        if isinstance(answer, ChainError) and not isinstance(answer, Reverted):
+            self.failed.append((watched, answer))
+        else:
+            self.said[watched] = answer
 
 
 class Providers:
@@ -284,25 +301,6 @@ async def first(rpcs: Sequence[Rpc], ask: Callable[[Rpc], Awaitable[T]]) -> T:
         except ChainError as error:
             failures.append(error)
     raise next((f for f in failures if not isinstance(f, StateGone)), failures[0])
-
-
-@dataclass
-class _Heard(Generic[T]):
-    """What was said to one question so far, by provider, and who failed."""
-
-    said: dict[_Watched, _Said[T]] = field(default_factory=dict)
-    failed: list[tuple[_Watched, ChainError]] = field(default_factory=list)
-
-    @property
-    def owners(self) -> int:
-        return len({watched.rpc.owner for watched in self.said})
-
-    def add(self, watched: _Watched, answer: _Said[T]) -> None:
-        """Keep an answer; a refusal of what was asked is one, a failure is none."""
-        if isinstance(answer, ChainError) and not isinstance(answer, Reverted):
-            self.failed.append((watched, answer))
-        else:
-            self.said[watched] = answer
 
 
 def _sorted(said: Mapping[_Watched, _Said[T]]) -> Answers[T]:
