@@ -121,13 +121,10 @@ class Facilitator:
         """The chain it works on."""
         return int(self.chain.rpc("eth_chainId", []), 16)
 
-    def now_s(self) -> int:
-        """Return the time of the newest block."""
-        return int(self.chain.rpc("eth_getBlockByNumber", ["latest", False])["timestamp"], 16)
-
     def verify(self, authorization: Authorization) -> None:
         """Make sure that the token would take it now. Raises Refused."""
-        now_s, holder = self.now_s(), authorization.sender
+        now_s = int(self.chain.rpc("eth_getBlockByNumber", ["latest", False])["timestamp"], 16)
+        holder = authorization.sender
         after, before = authorization.valid_after, authorization.valid_before
         if after > now_s:
             raise unverified("payload_authorization_valid_after", f"It is valid after {after}, now {now_s}.")

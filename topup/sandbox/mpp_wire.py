@@ -176,12 +176,6 @@ def document_of(status: int, purchase: Purchase, said: str, headers: Mapping[str
     return answer_of(status, body, headers)
 
 
-def accepted(purchase: Purchase, tx_hash: str, settled_ms: int) -> Response:
-    """Answer 202 with where to ask about the purchase, and a receipt for the transaction."""
-    headers = {"location": f"{PURCHASES}/{purchase.id}", "payment-receipt": receipt(tx_hash, settled_ms)}
-    return document_of(202, purchase, purchase.status, headers)
-
-
 def unconfirmed(purchase: Purchase) -> Response:
     """Answer 503: the payment may have settled, or may yet."""
     message = "The payment transfer could not be confirmed; poll the purchase before retrying"

@@ -74,8 +74,10 @@ class Payment(Carried):
     reverted: bool = False
 
     def accepted(self) -> Response:
-        """Answer that it was taken."""
-        return mpp_wire.accepted(self.purchase, self.transfer.hash, self.settled_ms or 0)
+        """Answer that it was taken: where to ask about the purchase, and a receipt for the transaction."""
+        receipt = mpp_wire.receipt(self.transfer.hash, self.settled_ms or 0)
+        headers = {"location": f"{PURCHASES}/{self.purchase.id}", "payment-receipt": receipt}
+        return mpp_wire.document_of(202, self.purchase, self.purchase.status, headers)
 
 
 @dataclass(frozen=True)

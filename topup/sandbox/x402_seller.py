@@ -40,7 +40,6 @@ from topup.sandbox.x402_wire import (
     name_of,
     ordered_usd,
     packed,
-    presented,
     written,
 )
 from topup.sellers.x402_profile import PROFILES, Profile
@@ -174,7 +173,8 @@ class X402Seller(ChainSeller):
             return None if right else answer_of(401, {"error": "Invalid API key"})
         if auth == "none":
             return None
-        proof, chain_id = presented(request.headers, wanted), self.facilitator.chain_id
+        name, chain_id = wanted.header.lower(), self.facilitator.chain_id
+        proof = request.headers.get(name, request.headers.get(f"x-{name}"))  # by its name, or by its older one
         if proof is None:
             return answer_of(402, {"x402Version": 2, "error": "Sign in", "accepts": []})
         try:

@@ -132,12 +132,6 @@ def echoes(accepted: Mapping[str, Json], stated: Mapping[str, Json]) -> bool:
     return {**accepted, "network": network, "amount": ""} == {**stated, "amount": ""}
 
 
-def presented(headers: Mapping[str, str], wanted: LoginText) -> str | None:
-    """Return what a request presents as its login, by the header's name or by its older one; None without any."""
-    name = wanted.header.lower()
-    return headers.get(name, headers.get(f"x-{name}"))
-
-
 def logged_in(proof: str, wanted: LoginText, *, url: str, chain_id: int, now_ms: int, used: set[str]) -> str:
     """Return the wallet that signed this login for the seller at `url`, in lower case; `used` are nonces seen before.
 
