@@ -281,7 +281,7 @@ async def step(s: Scene, word: str, *given: str) -> None:
         "pass": lambda: s.pass_ms(int(given[0])),
         "burn": lambda: s.gateway.account.set_burn_rate(Decimal(given[0])),
         "buy": lambda: s.gateway.account.buy_elsewhere(Decimal(given[0])),
-        "refund": lambda: s.gateway.account.refund(Decimal(given[0])),
+        "refund": lambda: s.gateway.account.buy_elsewhere(-Decimal(given[0])),
         "use": lambda: s.gateway.account.set_usage(Decimal(given[0])),
         "fault": lambda: s.gateway.switch_on(given[0], given[1]),
         "heal": lambda: s.gateway.switch_off(*given),

@@ -140,12 +140,8 @@ class Account:
             self._curve.append((self.now_ms(), self.total_usage, usd_per_hour))
 
     def buy_elsewhere(self, usd: Decimal) -> None:
-        """Credits bought by somebody else, by card or on the web page."""
+        """Credits bought by somebody else, by card or on the web page; below zero a refund, or what has expired."""
         self.total_credits += usd
-
-    def refund(self, usd: Decimal) -> None:
-        """Lowers the total: a refund, or credits that expired."""
-        self.total_credits -= usd
 
 
 class Gateway:
