@@ -56,6 +56,17 @@ def refused(place: Served, done: subprocess.CompletedProcess[str], exit_code: in
     assert place.payments() == 0
 
 
+def buys_once(disk: Limit | Box, daemon: Running) -> None:
+    """With room again the same process goes on, and in the end has paid once and booked it."""
+    disk.free(daemon)
+    until(lambda: daemon.told("top_up_done"), daemon.log)
+    assert daemon.stop() == 0
+    disk.keep()
+    assert disk.place.payments() == 1
+    assert disk.place.books_match()
+    assert [t.state for t in disk.place.topups()] == [State.DONE]
+
+
 # -- a full disk -------------------------------------------------------------------------------------------------------
 
 
@@ -177,12 +188,7 @@ def test_a_disk_that_fills_up_stops_buying_until_there_is_room(disk: Limit | Box
     says_full(disk, daemon)
     assert place.world.gateway.count("coinbase") == 0
     assert place.payments() == 0
-    disk.free(daemon)
-    until(lambda: daemon.told("top_up_done"), daemon.log)
-    assert daemon.stop() == 0
-    disk.keep()
-    assert place.payments() == 1
-    assert place.books_match()
+    buys_once(disk, daemon)
 
 
 def test_a_disk_that_fills_up_while_a_payment_is_out_loses_nothing(disk: Limit | Box) -> None:
@@ -197,13 +203,7 @@ def test_a_disk_that_fills_up_while_a_payment_is_out_loses_nothing(disk: Limit |
     until(lambda: daemon.told("cycle_failed", state="sent"), daemon.log)
     says_full(disk, daemon)
     until(lambda: place.payments() == 1, daemon.log)
-    disk.free(daemon)
-    until(lambda: daemon.told("top_up_done"), daemon.log)
-    assert daemon.stop() == 0
-    disk.keep()
-    assert place.payments() == 1
-    assert place.books_match()
-    assert [t.state for t in place.topups()] == [State.DONE]
+    buys_once(disk, daemon)
 
 
 @pytest.fixture
@@ -251,39 +251,31 @@ def powerless() -> tuple[str, ...]:
     return ("unshare", "--user")
 
 
-def forbid(place: Served, what: str) -> Callable[[], object]:
-    """Take a right away; return how to give it back."""
-    state = place.state
-    match what:
-        case "the directory is read-only":
-            state.chmod(0o500)
-            return lambda: state.chmod(0o700)
-        case "the database is read-only":
-            (state / FILE).chmod(0o400)
-            return lambda: (state / FILE).chmod(0o600)
-        case "the lock is read-only":
-            (state / "lock").chmod(0o400)
-            return lambda: (state / "lock").chmod(0o600)
-        case _:
-            if os.geteuid() != 0:
-                pytest.skip("only root gives a directory away")
-            os.chown(state, 12345, 12345)
-            return lambda: os.chown(state, 0, 0)
+# The file or directory, its mode while a right is missing, and its usual one.
+MODES = {
+    "the directory is read-only": ("", 0o500, 0o700),
+    "the database is read-only": (FILE, 0o400, 0o600),
+    "the lock is read-only": ("lock", 0o400, 0o600),
+}
 
 
-@pytest.mark.parametrize(
-    "what",
-    ["the directory is read-only", "the database is read-only", "the lock is read-only", "the directory is another's"],
-)
+@pytest.mark.parametrize("what", [*MODES, "the directory is another's"])
 def test_a_ledger_that_may_not_be_written_is_refused(what: str, place: Served) -> None:
     """Exit 3 with the directory's name; nothing is asked for or sent; with the right back, the command goes on."""
+    if what not in MODES and os.geteuid() != 0:
+        pytest.skip("only root gives a directory away")
     assert place.run("once").returncode == 0
-    allow = forbid(place, what)
+    name, without, usual = MODES.get(what, ("", 0o700, 0o700))
     try:
+        (place.state / name).chmod(without)
+        if what not in MODES:
+            os.chown(place.state, 12345, 12345)
         with mock.patch.object(tests.world.served, "TOPUP", [*powerless(), *TOPUP]):
             refused(place, place.run(*BUY))
     finally:
-        allow()
+        if what not in MODES:
+            os.chown(place.state, 0, 0)
+        (place.state / name).chmod(usual)
     assert place.run("once").returncode == 0
 
 
