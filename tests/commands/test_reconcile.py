@@ -100,12 +100,18 @@ def whats(told: dict[str, Any], part: str = "differences") -> list[str]:
     return sorted(d["what"] for d in told[part])
 
 
-def elsewhere(place: Served, *, to: str, value: int, blocks: int = FINAL, data: str = "0x", gas: int = 21_000) -> str:
-    """Use the wallet's key beside topup; return the transaction's hash."""
-    world = place.world
-    sent = world.do(lambda: sent_beside(world, to=to, value=value, data=data, gas=gas))
+def elsewhere(place: Served, *, blocks: int = FINAL, **sent: Any) -> str:
+    """Use the wallet's key beside topup, for a plain transfer unless said otherwise; return the transaction's hash."""
+    terms: dict[str, Any] = {"to": "0x" + "77" * 20, "value": 10**15} | sent
+    tx_hash: str = place.world.do(lambda: sent_beside(place.world, **terms))
     place.mine(blocks)
-    return sent
+    return tx_hash
+
+
+def named(told: dict[str, Any], what: str, part: str = "differences") -> Any:
+    """The only difference of this kind."""
+    (one,) = [d for d in told[part] if d["what"] == what]
+    return one
 
 
 # -- lost, restored -------------------------------------------------------------------------------------------
@@ -155,7 +161,7 @@ def test_caps_count_what_was_adopted(place: Served) -> None:
 def test_adopting_twice_changes_nothing(place: Served) -> None:
     """The second time there is nothing left to take over, and not a row differs."""
     place.buy()
-    elsewhere(place, to="0x" + "77" * 20, value=10**15)
+    elsewhere(place)
     lose(place)
     assert place.run(*ADOPT).returncode == 0
     before = rows(place)
@@ -175,12 +181,9 @@ def test_a_copy_from_before_the_last_payment(place: Served) -> None:
 
     done = place.run("once", "--amount", "10", "--yes", "--force")
     assert place.payments() == 2, done.stdout
-    told = place.document("reconcile")
-    (payment,) = [d for d in told["differences"] if d["what"] == "unknown_payment"]
-    assert lost.paying is not None
-    assert lost.paying.hash is not None
+    payment = named(place.document("reconcile"), "unknown_payment")
+    assert lost.paying is not None and lost.paying.hash is not None
     assert payment["tx_hash"] == "0x" + lost.paying.hash.hex()
-
     assert place.run(*ADOPT).returncode == 0
     assert place.books_match()
 
@@ -300,10 +303,9 @@ def test_a_bump_that_the_copy_never_saw(refilled: Refilled, state: str) -> None:
 def test_a_payment_of_a_top_up_that_ended_unpaid(refilled: Refilled) -> None:
     """What ended stays ended; the payment becomes a top-up of its own, to which the charge's id now belongs."""
     place = refilled.restored("proven-charged", "UPDATE topup SET state = 'dropped', reason = 'no_longer_needed'")
-    told = place.document(*ADOPT)
-    (one,) = [d for d in told["adopted"] if d["what"] == "unknown_payment"]
+    payment = named(place.document(*ADOPT), "unknown_payment", "adopted")
     ended, adopted = sorted(place.topups(), key=lambda t: t.why == "adopted")
-    assert (ended.state, adopted.state, one["topup_id"]) == (State.DROPPED, State.DONE, ended.id)
+    assert (ended.state, adopted.state, payment["topup_id"]) == (State.DROPPED, State.DONE, ended.id)
     assert (place.books_match(), place.document("reconcile")["exit_code"]) == (True, 0)
 
 
@@ -320,17 +322,31 @@ def test_a_top_up_that_would_have_asked_for_another_charge(refilled: Refilled) -
 
 
 def test_a_payment_that_no_provider_shows(refilled: Refilled) -> None:
-    """The ledger says paid and the logs are silent: that is told, and --adopt leaves it to a person."""
-    refilled.restored(list(refilled.copies)[-1])
-    with bent(refilled.place, SILENT):
-        told = refilled.place.document(*ADOPT)
+    """The ledger says paid and the logs are silent: that is told, and --adopt leaves it to a person.
+
+    Where nothing is hidden the document knows it; a day before the chain's first block begins with that, and what is
+    neither a block nor a day is none.
+    """
+    place = refilled.restored(list(refilled.copies)[-1])
+    with bent(place, SILENT):
+        told = place.document(*ADOPT)
     assert (told["exit_code"], whats(told), told["adopted"]) == (3, ["not_on_chain"], [])
+    told = place.document("reconcile", "--since", "2020-01-01")
+    assert (told["schema"], told["exit_code"], told["payments_on_chain"], told["first_block"]) == (1, 0, 1, 0)
+    done = place.run("reconcile", "--since", "yesterday")
+    assert (done.returncode, "neither a block nor a day" in done.stderr) == (2, True)
 
 
 def test_a_payment_that_the_logs_withhold_is_found_by_its_nonce(refilled: Refilled) -> None:
-    """Every nonce has to be explained: a provider that hides a log hides no payment."""
+    """Every nonce has to be explained: a provider that hides a log hides no payment.
+
+    Before that, with neither a terminal nor --yes, the differences are shown and stay.
+    """
     place = refilled.place
     lose(place)
+    done = place.run("reconcile", "--adopt")
+    assert (done.returncode, "--yes" in done.stderr, place.topups()) == (3, True, [])
+    lose(place)  # with what that look has found
     with bent(place, SILENT):
         told = place.document(*ADOPT)
     assert (told["payments_on_chain"], whats(told, "adopted")) == (0, ["nonce_ahead", "unknown_payment"])
@@ -344,9 +360,8 @@ def test_a_payment_that_the_logs_withhold_is_found_by_its_nonce(refilled: Refill
 def test_a_plain_transfer_is_named_by_its_hash(place: Served) -> None:
     """It is no payment: adopting records it with what it took, and the next refill goes through."""
     place.buy()
-    sent = elsewhere(place, to="0x" + "77" * 20, value=10**15)
-    told = place.document("reconcile")
-    (foreign,) = [d for d in told["differences"] if d["what"] == "foreign"]
+    sent = elsewhere(place)
+    foreign = named(place.document("reconcile"), "foreign")
     assert (foreign["tx_hash"], foreign["nonce"]) == (sent, 1)
 
     place.low()
@@ -378,8 +393,7 @@ def test_a_nonce_taken_by_an_authorization(tmp_path: Path, monkeypatch: pytest.M
         key, more = PrivateKey(bytes(other.key)), {"to": other.address, "value": 0, "gas": 100_000}
         world.do(lambda: sent_beside(world, key, type=4, authorizationList=granted, **more))
         place.mine()
-        told = place.document("reconcile")
-        (one,) = [d for d in told["differences"] if d["what"] == "unexplained_nonce"]
+        one = named(place.document("reconcile"), "unexplained_nonce")
         assert (one["nonce"], "EIP-7702" in one["detail"], one["block"] is not None) == (0, True, True)
         assert place.document(*ADOPT)["exit_code"] == 0
         assert place.document("reconcile")["differences"] == []
@@ -400,7 +414,7 @@ def test_the_balance_is_held_against_the_books(place: Served) -> None:
 
 def test_without_old_state_a_transaction_is_named_by_its_nonce(place: Served) -> None:
     """No provider can date it: the command asks where to begin, then names what it can by nonce alone."""
-    elsewhere(place, to="0x" + "77" * 20, value=10**15)
+    elsewhere(place)
 
     def old(params: list[Any]) -> bool:
         newest = int(place.world.chain.rpc("eth_blockNumber", []), 16)
@@ -412,7 +426,7 @@ def test_without_old_state_a_transaction_is_named_by_its_nonce(place: Served) ->
     asked = place.run("reconcile")
     assert (asked.returncode, "--since" in asked.stderr) == (2, True), asked.stderr
     told = place.document("reconcile", "--since", "1")
-    (one,) = [d for d in told["differences"] if d["what"] == "unexplained_nonce"]
+    one = named(told, "unexplained_nonce")
     assert (one["nonce"], one["tx_hash"], told["exit_code"]) == (0, None, 3)
 
 
@@ -467,7 +481,7 @@ def test_a_failed_chunk_is_undecided_and_the_scan_goes_on_where_it_stopped(place
 def test_what_is_not_final_yet_is_undecided(place: Served) -> None:
     """A transaction in a young block is neither adopted nor called foreign: it is asked for again later."""
     place.world.mining = False
-    elsewhere(place, to="0x" + "77" * 20, value=10**15, blocks=1)
+    elsewhere(place, blocks=1)
     told = place.document(*ADOPT)
     assert (told["exit_code"], told["nonce_latest"], told["nonce_final"], told["adopted"]) == (4, 1, 0, [])
     assert "not final yet" in " ".join(told["undecided"])
@@ -497,28 +511,6 @@ def test_adopting_beside_a_daemon_is_refused(place: Served) -> None:
     assert (done.returncode, "stop `topup run`" in done.stderr) == (4, True)
     assert place.run("reconcile").returncode == 0
     running.stop()
-
-
-def test_without_a_word_nothing_is_adopted(refilled: Refilled) -> None:
-    """Neither a terminal nor --yes: the differences are shown and stay."""
-    place = refilled.place
-    lose(place)
-    done = place.run("reconcile", "--adopt")
-    assert (done.returncode, "--yes" in done.stderr) == (3, True)
-    assert place.topups() == []
-
-
-def test_a_day_that_is_none(refilled: Refilled) -> None:
-    """--since takes a block or a day."""
-    done = refilled.place.run("reconcile", "--since", "yesterday")
-    assert (done.returncode, "neither a block nor a day" in done.stderr) == (2, True)
-
-
-def test_the_document_is_json_without_floats(refilled: Refilled) -> None:
-    """One document, schema 1; a day before the chain's first block begins with that."""
-    refilled.restored(list(refilled.copies)[-1])
-    told = refilled.place.document("reconcile", "--since", "2020-01-01")
-    assert (told["schema"], told["exit_code"], told["payments_on_chain"], told["first_block"]) == (1, 0, 1, 0)
 
 
 # -- what a provider says of a transaction --------------------------------------------------------------------
@@ -582,21 +574,18 @@ def refill(place: Served, *states: State, copy: str = "") -> None:
     place.mine(12)
 
 
-def booked(place: Served) -> dict[tuple[str, str], int]:
-    """What the journal says of each account and commodity."""
+def moved(place: Served) -> dict[tuple[str, str], int]:
+    """What the journal says of each account and commodity; of the wallet, it is what the chain says, in both."""
     with closing(SqliteStore.open_reader(place.state)) as store:
         lines = [x for e in store.entries("default") for x in e.lines]
     sums: dict[tuple[str, str], int] = {}
     for x in lines:
         sums[x.account, x.commodity.value] = sums.get((x.account, x.commodity.value), 0) + x.units
-    return {key: units for key, units in sums.items() if units}
-
-
-def left(place: Served) -> tuple[int, int]:
-    """What the wallet has lost on the chain: wei, and 10^-6 USDC."""
     world = place.world
-    held = world.do(lambda: (world.balance(world.wallet), world.usdc(world.wallet)))
-    return world.wallet_wei - held[0], 20_000_000 - held[1]
+    wei, units = world.do(lambda: (world.balance(world.wallet), world.usdc(world.wallet)))
+    assert sums["assets:wallet", "ETH"] == wei - world.wallet_wei != 0
+    assert sums.get(("assets:wallet", "USDC"), 0) == units - 20_000_000
+    return {key: units for key, units in sums.items() if units}
 
 
 def test_a_lost_payment_in_usdc_is_booked_in_usdc(dollars: Served) -> None:
@@ -606,13 +595,11 @@ def test_a_lost_payment_in_usdc_is_booked_in_usdc(dollars: Served) -> None:
     lose(place)
     told = place.document("reconcile")
     assert (told["exit_code"], whats(told)) == (3, ["nonce_ahead", "unknown_approval", "unknown_payment"])
-    assert "10.5 USDC" in next(d["detail"] for d in told["differences"] if d["what"] == "unknown_payment")
+    assert "10.5 USDC" in named(told, "unknown_payment")["detail"]
 
     assert place.document(*ADOPT)["exit_code"] == 0
-    wei, units = left(place)
-    sums = booked(place)
-    assert (sums["assets:wallet", "ETH"], sums["assets:wallet", "USDC"]) == (-wei, -units) == (-wei, -TOTAL)
-    assert sums["equity:adopted", "USDC"] == TOTAL
+    sums = moved(place)
+    assert (sums["assets:wallet", "USDC"], sums["equity:adopted", "USDC"]) == (-TOTAL, TOTAL)
     assert ("equity:conversion", "ETH") not in sums
     (topup,) = place.topups()
     assert topup.paying is not None and topup.payment is not None
@@ -620,51 +607,39 @@ def test_a_lost_payment_in_usdc_is_booked_in_usdc(dollars: Served) -> None:
     assert (str(topup.amount), topup.payment.spent.units) == (PAID_USD, 0)
     with closing(SqliteStore.open_reader(place.state)) as store:
         (approval,) = [e for e in store.entries("default") if e.text == "token approval adopted from the chain"]
-    assert {(x.account, x.commodity.value) for x in approval.lines} <= {
-        ("assets:wallet", "ETH"),
-        ("expenses:gas", "ETH"),
-        ("expenses:l1-data-fee", "ETH"),
-    }
-
+    assert {x.account for x in approval.lines} <= {"assets:wallet", "expenses:gas", "expenses:l1-data-fee"}
+    assert {x.commodity.value for x in approval.lines} == {"ETH"}
     before = rows(place)
     assert place.document(*ADOPT)["adopted"] == []
     assert rows(place) == before
     assert place.document("reconcile")["exit_code"] == 0
 
 
-def test_a_copy_from_between_approval_and_payment_never_pays_again(dollars: Served) -> None:
-    """The copy knows the approval it sent; the payment is given back to its top-up, which ends paid once."""
+def test_what_was_lost_between_approval_and_payment_never_pays_again(dollars: Served) -> None:
+    """The copy knows the approval it sent; the payment is given back to its top-up, which ends paid once.
+
+    Where the whole ledger was lost by then only the approval stands there: its gas is booked, it is no payment, and
+    buying is not paused for it.
+    """
     place = dollars
     place.world.mining = False
     refill(place, State.SENT, copy="early")
-    place.world.mining = True
-    refill(place)
-    restore(place, place.directory / "early")
-    told = place.document(*ADOPT)
-    assert "lost_attempt" in whats(told, "adopted")
-    refill(place)
-    assert [t.state for t in place.topups()] == [State.DONE]
-    assert place.payments() == 1
-    wei, units = left(place)
-    assert units == TOTAL
-    assert (booked(place)["assets:wallet", "ETH"], booked(place)["assets:wallet", "USDC"]) == (-wei, -TOTAL)
-    assert place.document("reconcile")["exit_code"] == 0
-
-
-def test_a_ledger_that_was_lost_between_approval_and_payment(dollars: Served) -> None:
-    """Only the approval stands there: its gas is booked, it is no payment, and buying is not paused for it."""
-    place = dollars
-    place.world.mining = False
-    refill(place, State.SENT)
     place.world.mining = True
     lose(place)
     told = place.document(*ADOPT)
     assert whats(told, "adopted") == ["nonce_ahead", "unknown_approval"]
     assert place.topups() == []
     assert not place.document("status")["paused"]
-    sums, (wei, _) = booked(place), left(place)
-    assert sums["assets:wallet", "ETH"] == -wei != 0
-    assert ("assets:wallet", "USDC") not in sums
+    assert ("assets:wallet", "USDC") not in moved(place)
+    restore(place, place.directory / "early")
+    refill(place)
+    restore(place, place.directory / "early")
+    assert "lost_attempt" in whats(place.document(*ADOPT), "adopted")
+    refill(place)
+    assert [t.state for t in place.topups()] == [State.DONE]
+    assert place.payments() == 1
+    assert moved(place)["assets:wallet", "USDC"] == -TOTAL
+    assert place.document("reconcile")["exit_code"] == 0
 
 
 def test_dollars_moved_by_hand_are_named_with_their_amount(dollars: Served) -> None:
@@ -715,9 +690,10 @@ def seller(request: pytest.FixtureRequest) -> Any:
     place.world.rpc.intercept = None
 
 
-def fresh(directory: Path) -> dict[str, str]:
+@pytest.fixture
+def fresh(tmp_path: Path) -> dict[str, str]:
     """Settings under which no ledger is there yet."""
-    return {"TOPUP_STATE_DIR": str(directory / "fresh")}
+    return {"TOPUP_STATE_DIR": str(tmp_path / "fresh")}
 
 
 def paid_there(place: Served) -> tuple[str, int, str]:
@@ -738,48 +714,45 @@ def test_a_payment_that_a_seller_carried_is_known(seller: Served) -> None:
     assert "knows everything" in seller.run("reconcile").stdout
 
 
-def test_a_payment_that_a_seller_carried_for_a_lost_ledger(seller: Served, tmp_path: Path) -> None:
-    """It is named with transaction, block, recipient and amount, and what to do."""
+def test_a_payment_that_a_seller_carried_for_a_lost_ledger(
+    seller: Served, fresh: dict[str, str], tmp_path: Path
+) -> None:
+    """It is named with transaction, block, recipient and amount, and what to do; then it is taken over once.
+
+    It is booked as what left the wallet, with who did it; buying is paused, and from then on nothing differs.
+    """
     tx_hash, block, recipient = paid_there(seller)
-    told = seller.document("reconcile", **fresh(tmp_path))
+    told = seller.document("reconcile", **fresh)
     (one,) = told["differences"]
     assert (told["exit_code"], one["what"], one["tx_hash"], one["block"]) == (3, "unknown_carried", tx_hash, block)
-    assert recipient in one["detail"]
     asset = "USDC.e" if seller.settings["TOPUP_RAILS__USE"] == "mpp" else "USDC"
-    assert f" of 10 {asset} to " in one["detail"]
-    shown = seller.run("reconcile", **fresh(tmp_path)).stdout
+    assert recipient in one["detail"] and f" of 10 {asset} to " in one["detail"]
+    shown = seller.run("reconcile", **fresh).stdout
     assert "to do: `topup pause`" in shown
     assert "knows everything" not in shown
 
-
-def test_a_payment_that_a_seller_carried_is_taken_over_once(seller: Served, tmp_path: Path) -> None:
-    """It is booked as what left the wallet, with who did it; buying is paused, and from then on nothing differs."""
-    tx_hash, block, _ = paid_there(seller)
-    told = seller.document("reconcile", "--adopt", "--yes", **fresh(tmp_path))
-    (one,) = told["adopted"]
-    assert (told["exit_code"], told["differences"], one["what"]) == (0, [], "unknown_carried")
-    again = seller.document("reconcile", "--adopt", "--yes", **fresh(tmp_path))
+    told, again = (seller.document(*ADOPT, **fresh) for _ in range(2))
+    assert (told["exit_code"], told["differences"], whats(told, "adopted")) == (0, [], ["unknown_carried"])
     assert (again["exit_code"], again["differences"], again["adopted"]) == (0, [], [])
-    store = SqliteStore.open_reader(tmp_path / "fresh")
-    (entry,) = [e for e in store.entries("default") if e.tx_hash is not None]
+    with closing(SqliteStore.open_reader(tmp_path / "fresh")) as store:
+        (entry,) = [e for e in store.entries("default") if e.tx_hash is not None]
+        assert store.told("default", "paused") == "1"
     assert ("0x" + (entry.tx_hash or b"").hex(), entry.block_number) == (tx_hash, block)
     assert entry.at_ms % 1000 == 0
     assert sorted((x.account, x.units) for x in entry.lines) == [("assets:wallet", -TEN), ("equity:adopted", TEN)]
-    assert store.told("default", "paused") == "1"
-    store.close()
 
 
-def test_what_no_provider_lets_one_look_at_is_not_checked(seller: Served, tmp_path: Path) -> None:
+def test_what_no_provider_lets_one_look_at_is_not_checked(seller: Served, fresh: dict[str, str]) -> None:
     """Logs are refused in any length: exit 4 and the reason, never that all is known; later it is found."""
     with bent(seller, failing("eth_getLogs", RpcError(-32005, "logs are for those who pay"))):
-        done = seller.run("reconcile", **fresh(tmp_path))
+        done = seller.run("reconcile", **fresh)
         assert done.returncode == Exit.LATER
         assert "not checked: payments by " in done.stdout
         assert "logs are for those who pay" in done.stdout
         assert "knows everything" not in done.stdout
         # A ledger that knows the payment is not told that it is missing where nobody could look.
         assert seller.document("reconcile")["differences"] == []
-    assert whats(seller.document("reconcile", **fresh(tmp_path))) == ["unknown_carried"]
+    assert whats(seller.document("reconcile", **fresh)) == ["unknown_carried"]
 
 
 def test_a_chain_that_does_not_answer_is_not_checked(seller: Served) -> None:
@@ -789,7 +762,7 @@ def test_a_chain_that_does_not_answer_is_not_checked(seller: Served) -> None:
     assert (told["exit_code"], told["carried"], len(told["unchecked"])) == (4, [], 1)
 
 
-def test_the_search_goes_on_where_it_stopped(x402: Served, tmp_path: Path) -> None:
+def test_the_search_goes_on_where_it_stopped(x402: Served, fresh: dict[str, str]) -> None:
     """A chunk fails: what was found so far is named, the rest is not checked, and nothing is searched twice.
 
     Only the block of a payment that is found is looked at once more.
@@ -798,52 +771,48 @@ def test_the_search_goes_on_where_it_stopped(x402: Served, tmp_path: Path) -> No
     x402.mine(16)
     broken = block + 4
     narrow = Narrow(x402, most=4, broken_from=broken)
-    told = x402.document("reconcile", **fresh(tmp_path))
+    told = x402.document("reconcile", **fresh)
     assert (told["exit_code"], whats(told), len(told["unchecked"])) == (4, ["unknown_carried"], 1)
     reached = max(last for _, last in narrow.asked if last < broken)
     narrow.mend()
-    told = x402.document("reconcile", **fresh(tmp_path))
+    told = x402.document("reconcile", **fresh)
     x402.world.rpc.intercept = None
     assert min(first for first, last in narrow.asked if first < last) == reached + 1
     assert (told["exit_code"], whats(told), told["unchecked"]) == (3, ["unknown_carried"], [])
 
 
-def test_one_of_two_providers_withholds_a_payment(x402: Served, tmp_path: Path) -> None:
+def test_one_of_two_providers_withholds_a_payment(x402: Served, fresh: dict[str, str]) -> None:
     """No nonce would tell of it: both have to look, and what either shows counts, in whatever order they are named."""
     honest, liar = beside(x402, SILENT).split(",")
     for n, both in enumerate((f"{honest},{liar}", f"{liar},{honest}")):
-        own = {"TOPUP_STATE_DIR": str(tmp_path / str(n)), "TOPUP_CHAIN__RPC_URLS": both}
+        own = {"TOPUP_STATE_DIR": f"{fresh['TOPUP_STATE_DIR']}-{n}", "TOPUP_CHAIN__RPC_URLS": both}
         assert whats(x402.document("reconcile", **own)) == ["unknown_carried"]
 
 
-def test_the_use_of_an_authorization_without_its_transfer_is_not_checked(x402: Served, tmp_path: Path) -> None:
+def test_the_use_of_an_authorization_without_its_transfer_is_not_checked(x402: Served, fresh: dict[str, str]) -> None:
     """A provider that leaves the transfers out does not say how much was paid: that is no answer."""
     transfers = lie("eth_getLogs", to=lambda _: [], when=lambda p: p[0]["topics"][0].startswith("0xddf252ad"))
     with bent(x402, transfers):
-        told = x402.document("reconcile", **fresh(tmp_path))
+        told = x402.document("reconcile", **fresh)
     assert (told["exit_code"], told["differences"]) == (4, [])
     assert "without the transfer" in told["unchecked"][0]
 
 
-def test_since_begins_the_search_anew_and_is_said(x402: Served, tmp_path: Path) -> None:
-    """Where nothing before a block was looked at, "everything" is told of these blocks alone."""
+def test_since_begins_the_search_anew_and_is_said(x402: Served, fresh: dict[str, str]) -> None:
+    """Where nothing before a block was looked at, "everything" is told of these blocks alone; to come, of none."""
     _, block, _ = paid_there(x402)
-    done = x402.run("reconcile", "--since", str(block + 1), **fresh(tmp_path))
+    told = x402.document("reconcile", "--since", "1000000", **fresh)
+    assert (told["exit_code"], told["carried"], len(told["unchecked"])) == (4, [], 1)
+    done = x402.run("reconcile", "--since", str(block + 1), **fresh)
     assert (done.returncode, "in these blocks" in done.stdout) == (0, True)
     assert f"in blocks {block + 1} to" in done.stdout
-    assert whats(x402.document("reconcile", "--since", str(block), **fresh(tmp_path))) == ["unknown_carried"]
+    assert whats(x402.document("reconcile", "--since", str(block), **fresh)) == ["unknown_carried"]
 
 
-def test_nothing_is_known_of_blocks_that_are_yet_to_come(x402: Served, tmp_path: Path) -> None:
-    """A search that would begin after the final block has looked at nothing, and says so."""
-    told = x402.document("reconcile", "--since", "1000000", **fresh(tmp_path))
-    assert (told["exit_code"], told["carried"], len(told["unchecked"])) == (4, [], 1)
-
-
-def test_two_payments_in_one_transaction_are_two(mpp: Served, tmp_path: Path) -> None:
+def test_two_payments_in_one_transaction_are_two(mpp: Served, fresh: dict[str, str]) -> None:
     """Whoever has the key can pay twice at once: each is named."""
     with bent(mpp, lie("eth_getLogs", to=lambda told: [log | {"logIndex": hex(n)} for log in told for n in (7, 8)])):
-        told = mpp.document("reconcile", **fresh(tmp_path))
+        told = mpp.document("reconcile", **fresh)
     assert whats(told) == ["unknown_carried"] * 2
 
 
@@ -882,12 +851,12 @@ def test_what_one_provider_shows_alone_is_named_and_not_booked(x402: Served) -> 
                 other = {"data": f"0x{5_000_000_000:064x}"}
             elif len(topics) == 3:
                 topics[2] = "0x" + "ab" * 32
-            place = {"transactionHash": "0x" + "cd" * 32, "logIndex": hex(int(log["logIndex"], 16) + 100)}
-            more.append({**log, "topics": topics, **place, **other})
+            other |= {"transactionHash": "0x" + "cd" * 32, "logIndex": hex(int(log["logIndex"], 16) + 100)}
+            more.append({**log, "topics": topics, **other})
         return [*told, *more]
 
     both = {"TOPUP_CHAIN__RPC_URLS": beside(x402, lie("eth_getLogs", to=invented))}
-    told = x402.document("reconcile", "--adopt", "--yes", **both)
+    told = x402.document(*ADOPT, **both)
     assert "unknown_carried" in whats(told)
     assert told["adopted"] == []
     assert any("disagree about a payment in block" in one for one in told["unchecked"])
