@@ -3,8 +3,6 @@
 Every pass is a resume: what a stop, a crash or an error interrupts is stored and goes on with the next pass.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import signal

@@ -1,7 +1,5 @@
 """Who else can read what must stay secret? The settings' file where a key stands in it, and the files they name."""
 
-from __future__ import annotations
-
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What is a refill paid with: which dollars on which chain, to whom, and how many refills does the wallet cover?"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -8,8 +8,6 @@ Whoever reads the log may stop, or be gone. Lines are then kept, as far as there
 and counted; nothing ever waits for the reader. As long as it reads, a line is out when `emit` returns.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

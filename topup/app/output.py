@@ -4,8 +4,6 @@ A reader that has gone, a full disk, a closed output and a terminal that knows f
 else: no traceback, and no exit code of Python's own. Whether anything was lost can be asked afterwards.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os

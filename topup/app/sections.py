@@ -1,7 +1,5 @@
 """Which settings are there? Each table of the file with its settings: type, bounds, default, and what each means."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """What may a setting hold? Each type reads what was written, and says in a sentence why it cannot be that."""
 
-from __future__ import annotations
-
 import re
 from decimal import Decimal
 from pathlib import Path

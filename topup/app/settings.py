@@ -5,8 +5,6 @@ Nested names are joined by two underscores: `policy.floor` is `TOPUP_POLICY__FLO
 is not known is an error, because a limit that was misspelt is a limit that does not hold.
 """
 
-from __future__ import annotations
-
 import os
 import tomllib
 from collections.abc import Mapping

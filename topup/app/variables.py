@@ -1,7 +1,5 @@
 """Which variables of the environment are settings? A name that is almost one is an error, not a limit that fails."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping
 from typing import Final

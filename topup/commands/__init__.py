@@ -1,7 +1,5 @@
 """What a person runs, one file a command. Each is loaded when it is first asked for: most are slow to load."""
 
-from __future__ import annotations
-
 import sys
 from importlib import import_module
 from types import ModuleType

@@ -3,8 +3,6 @@
 What a command cannot answer it raises as a `TopupError`, and the command line prints that in its place.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal

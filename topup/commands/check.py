@@ -4,8 +4,6 @@ The ledger is copied into memory first, so that history, pause and burn rate cou
 cycle looks and decides; only its last step, the purchase, is never taken.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Final
 

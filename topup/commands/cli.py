@@ -3,8 +3,6 @@
 Logs go to standard error, results to standard output. What is slow to load is loaded by the command that needs it.
 """
 
-from __future__ import annotations
-
 import sys
 
 from topup.app import signals

@@ -1,7 +1,5 @@
 """Which settings are there, what are their values, and where does each come from? Secrets are masked."""
 
-from __future__ import annotations
-
 import os
 
 from topup.app.settings import env_name, names, provenance

@@ -8,8 +8,6 @@ With `--days` the clock leaps: consumers are busy on working days, somebody buys
 refills whenever it has to. What is left is a ledger to draw statements from.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shlex

@@ -1,7 +1,5 @@
 """What differs between the ways to pay, in the embedded world? Who sells, in what is paid, to whom, on which chain."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """How is what the daemon does told as a story, an event a line, and when is the story over?"""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal

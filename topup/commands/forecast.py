@@ -1,7 +1,5 @@
 """How does a forecast read? From the ledger alone, as a document for programs and as lines for a terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """Which top-ups were there? From the ledger alone, newest first."""
 
-from __future__ import annotations
-
 from topup.commands.answer import Answer
 from topup.commands.start import load
 from topup.commands.status import brief, topup_document

@@ -1,7 +1,5 @@
 """Does the journal still hold what was written? Each entry is held against its hash, and against the top-ups."""
 
-from __future__ import annotations
-
 from topup.commands.answer import Answer
 from topup.commands.start import load
 from topup.domain.errors import Exit, SettingsError

@@ -6,8 +6,6 @@ and recipient stay the same; of a wallet with code, who judges its signatures. W
 said of it.
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final

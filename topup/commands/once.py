@@ -1,7 +1,5 @@
 """What is a person asked before one refill, and told after it? The wish itself is carried out in `wish.py`."""
 
-from __future__ import annotations
-
 import os
 import sys
 from contextlib import closing

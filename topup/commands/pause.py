@@ -1,7 +1,5 @@
 """How does a person stop the buying, and let it go on? By a word in the ledger, which the daemon heeds."""
 
-from __future__ import annotations
-
 import os
 from contextlib import closing
 

@@ -5,8 +5,6 @@ So a person looks at it once. The charge costs nothing and is forgotten. Only Co
 rails' recipients stand in the settings, see `topup.app.funding.named`.
 """
 
-from __future__ import annotations
-
 from contextlib import closing
 from dataclasses import replace
 from typing import Any

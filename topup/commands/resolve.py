@@ -1,7 +1,5 @@
 """What can only a person know, and tell the ledger? What became of a top-up, of a reading, of the wallet's nonce."""
 
-from __future__ import annotations
-
 from topup.commands.answer import Answer
 from topup.commands.pause import noted
 from topup.commands.start import load

@@ -1,7 +1,5 @@
 """What does the daemon need before it runs? The ledger as its writer, a log, and a first event that says what it is."""
 
-from __future__ import annotations
-
 import os
 from contextlib import closing
 from urllib.parse import urlsplit

@@ -1,7 +1,5 @@
 """How is a refill shown without an account, a key or money? In a world of its own, for one refill or for many days."""
 
-from __future__ import annotations
-
 import gc
 import tempfile
 from collections.abc import Callable

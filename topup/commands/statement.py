@@ -1,7 +1,5 @@
 """What was bought, used and paid in a period? From the ledger alone, in the forms that other programs read."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How do things stand? From the ledger alone, without web3 and the network, unless they are asked for."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from topup.commands.answer import Answer, labelled, shown

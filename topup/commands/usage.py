@@ -4,8 +4,6 @@ From the ledger alone: what the provider has told of days that are over (`usage_
 the others, and what the refills have cost.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, timedelta

@@ -6,8 +6,6 @@ then. 4, and 130 after a Ctrl-C, are said only where one transaction has made su
 that nobody will act on it any more; else it is 5, and the same command again goes on with the same wish.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import signal

@@ -1,7 +1,5 @@
 """What was found on the chain and taken over? How far was looked, payments of the wallet, and what was adopted."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 

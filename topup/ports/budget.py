@@ -6,8 +6,6 @@ error, and the next pass goes on. Each of those who are asked has questions of i
 often takes none from the others; the seconds run for all of them, so that no answer can stretch a pass.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Hashable
 from typing import Final

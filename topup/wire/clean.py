@@ -4,8 +4,6 @@ That is in a sentence, a field of the log, a text in the ledger, a line on a ter
 what is judged, echoed, hashed or signed passes unaltered, or is refused whole.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from typing import Final

@@ -1,7 +1,5 @@
 """What time is it? The machine's own clock; the sandbox and the tests bring theirs."""
 
-from __future__ import annotations
-
 import time
 
 

@@ -5,8 +5,6 @@ house's own authorities like everything else. The environment's settings are jud
 variable that is wrong ends in a sentence that names it, and never in a question that takes another way.
 """
 
-from __future__ import annotations
-
 import errno
 import ssl
 import stat

@@ -4,8 +4,6 @@ Nothing is asked twice, no redirect is followed, and an answer that is too long 
 the transport is `ApiUnknown`: the question may have arrived.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Final, Never

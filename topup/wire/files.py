@@ -8,8 +8,6 @@ Nothing that a setting names can hold the program up. A pipe and a terminal are 
 `<(command)` or `/dev/stdin`, but they are not waited for without end; any other device is refused unopened.
 """
 
-from __future__ import annotations
-
 import codecs
 import errno
 import os

@@ -5,8 +5,6 @@ deadline and a size cap, because httpx has neither and a slow trickle would hold
 appear in a message: whoever asks says what the other side is called.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import sys

@@ -5,8 +5,6 @@ print, a date of year 0. None of it is a reason to end, and none of it may quote
 the same from here, so that the sentence names the kind of error and the line that raised it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import inspect

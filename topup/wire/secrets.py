@@ -5,8 +5,6 @@ cut, or in pieces. A text is therefore read in several ways, and wherever a stre
 of them, that place is masked in the text itself.
 """
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Iterable, Iterator, Sequence

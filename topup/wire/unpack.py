@@ -3,8 +3,6 @@
 What comes out is counted while it comes out: a few bytes could become gigabytes before anybody looks at their size.
 """
 
-from __future__ import annotations
-
 import zlib
 from typing import Final
 

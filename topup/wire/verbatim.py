@@ -4,8 +4,6 @@ A seller's document may hold what is none of our business: an example price of 2
 protocol wants it echoed, it is echoed to the digit; nothing is reckoned with a number that is carried so.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

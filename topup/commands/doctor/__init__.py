@@ -4,8 +4,6 @@ The settings come first, because everything depends on them; then ledger, API, k
 at beside each other. What depends on something that failed is skipped and says so.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What does the API say: does it answer, by which key, what credits, and how late it is?"""
 
-from __future__ import annotations
-
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit

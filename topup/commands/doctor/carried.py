@@ -1,7 +1,5 @@
 """Can dollars be paid on the chain to which a seller carries what was signed?"""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Final
 

@@ -1,7 +1,5 @@
 """Can a Coinbase charge be paid: do contract, prices, fees and wallet stand as a payment needs them?"""
 
-from __future__ import annotations
-
 from typing import Final
 
 from eth_utils.crypto import keccak

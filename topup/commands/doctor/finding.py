@@ -1,7 +1,5 @@
 """What was looked at, is it as it should be, and what is to be done where it is not? One line a check."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace

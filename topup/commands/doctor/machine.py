@@ -1,7 +1,5 @@
 """What does this machine hold: the ledger's directory, the ledger, the key files?"""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -5,8 +5,6 @@ a proof may need. A limit that topup copes with is said with what is done about 
 is a failure.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """Who pays, who may be paid, and does the chain of each rail in use stand?"""
 
-from __future__ import annotations
-
 import asyncio
 
 from topup.app import assembly, keys

@@ -6,8 +6,6 @@ show them. What cannot be learnt is undecided or not checked, never "nothing". W
 the scan is written.
 """
 
-from __future__ import annotations
-
 import os
 from contextlib import closing
 from typing import Final

@@ -4,8 +4,6 @@ A wallet's nonce says nothing of it, so that one provider could withhold a payme
 agree, and what any of them shows is named. Taken over is only what as many show in its block.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from functools import partial

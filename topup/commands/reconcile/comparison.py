@@ -1,7 +1,5 @@
 """What did the comparison of the ledger with the chain find, and how is it told?"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, fields
 from typing import Any
 

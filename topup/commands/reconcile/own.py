@@ -1,7 +1,5 @@
 """What has the wallet sent itself that the ledger does not know? Found block by block and nonce by nonce."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final

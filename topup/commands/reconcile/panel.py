@@ -1,7 +1,5 @@
 """What do the providers of one chain say together about the past, and how far were its logs read?"""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime

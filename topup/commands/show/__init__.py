@@ -5,8 +5,6 @@ anything that may hold a key; foreign text is printed without control characters
 it says, never its signature.
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Iterable
 from datetime import UTC, datetime

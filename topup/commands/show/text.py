@@ -1,7 +1,5 @@
 """How is the life of a top-up told on a terminal, and to the provider's support? Without control characters."""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 from topup.accounting.journal import CONVERSION, Commodity
