@@ -45,11 +45,7 @@ class Period:
 
     @classmethod
     def month(cls, text: str) -> Period:
-        """Read a month such as 2026-11.
-
-        Raises:
-            SettingsError: it is none.
-        """
+        """Read a month such as 2026-11; anything else is a SettingsError."""
         first = _date(f"{text}-01")
         if first is None:
             raise SettingsError(f"--month {text!r} is no month", remedy="a month is written 2026-11")

@@ -179,11 +179,7 @@ def _price(camp: Sequence[Vote[Preflight]], quorum: int) -> int | None:
 
 
 def block(answers: Answers[Head], quorum: int) -> Agreed[Head]:
-    """Join what stands at one height.
-
-    Raises:
-        Disagreement: too few show the same block.
-    """
+    """Join what stands at one height; a Disagreement where too few show the same block."""
     camp = agreeing(answers.votes, lambda h: h, quorum)
     shown = "; ".join(f"{v.name} has 0x{v.value.hash.hex()} at {v.value.number}" for v in answers.votes)
     if not camp:
@@ -336,11 +332,7 @@ def read(answers: Answers[Account | Unread]) -> Agreed[Answers[Account]] | More:
 
 
 def payment_status(answers: Answers[Account]) -> ChargeStatus:
-    """Join what providers say of a charge, word for word.
-
-    Raises:
-        Disagreement: any two differ in the final block, the mark, the payers or the control.
-    """
+    """Join what providers say of a charge, word for word; any two that differ in it are a Disagreement."""
     votes = answers.votes
     first = votes[0].value
     if any(replace(v.value, newest=first.newest) != first for v in votes):
@@ -388,11 +380,7 @@ def holdings(answers: Answers[tuple[Head, Holdings]]) -> Holdings:
 
 
 def mark(answers: Answers[tuple[Head, bool]]) -> bool:
-    """Join what providers say of the contract's mark.
-
-    Raises:
-        Disagreement: any two differ.
-    """
+    """Join what providers say of the contract's mark; any two that differ are a Disagreement."""
     said = {vote.value[1] for vote in answers.votes}
     if len(said) != 1:
         shown = [f"{v.name} shows {'the' if v.value[1] else 'no'} mark" for v in answers.votes]

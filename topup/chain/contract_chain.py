@@ -54,11 +54,7 @@ class EvmChain(Quorum):
         return Call(wallet, self._profile.currency, data, Wei(0), approves=units)
 
     async def simulate(self, call: Call, demand: Charge, at: Head) -> Simulation:
-        """Run the call dry on the block `at`, and hold its effects against the demand.
-
-        Raises:
-            Reverted: it would fail, with the contract's reason.
-        """
+        """Run the call dry on the block `at`, its effects held against the demand; Reverted gives the reason."""
         return await self._dry(lambda rpc: simulation.simulate(rpc, self._profile, call, demand, at))
 
     async def send(self, raw: bytes, tx_hash: bytes) -> Sent:

@@ -47,11 +47,7 @@ class AuthorizedChain(Quorum):
         )
 
     async def simulate(self, wallet: bytes, token: bytes, paying: tuple[bytes, Usdc], at: Head) -> None:
-        """Run the transfer dry on the block `at`, through enough providers.
-
-        Raises:
-            Reverted: it would fail, with the token's reason.
-        """
+        """Run the transfer dry on the block `at`, through enough providers; Reverted where it would fail."""
         await self._dry(lambda rpc: simulate(rpc, self.chain_id, wallet, token, paying, at))
 
     async def look(self, uses: Sequence[RecordedUse], *, every: bool = False) -> Observation:
@@ -88,11 +84,7 @@ class AuthorizedChain(Quorum):
 async def simulate(
     rpc: Rpc, chain_id: int, wallet: bytes, token: bytes, paying: tuple[bytes, Usdc], at: Head
 ) -> Simulation:
-    """Run on block `at` the transfer that an authorization makes.
-
-    Raises:
-        Reverted: it would fail; with the token's reason.
-    """
+    """Run on block `at` the transfer that an authorization makes; Reverted, with the token's reason, where it fails."""
     data = encode("erc20", "transfer", to_checksum_address(paying[0]), paying[1].units)
     body = {"from": "0x" + wallet.hex(), "to": "0x" + token.hex(), "data": "0x" + data.hex()}
     spoken, block, answer = await rpc.batch([CHAIN_ID, numbered(at.number), ("eth_call", [body, hex(at.number)])])

@@ -123,11 +123,7 @@ def charge_of(verified: Verified) -> Charge:
 
 
 def parse(raw: bytes) -> Charge:
-    """Decode the raw answer of POST /credits/coinbase.
-
-    Raises:
-        ChargeRefused: a field is missing, of another type or malformed.
-    """
+    """Decode the raw answer of POST /credits/coinbase; a ChargeRefused names a field that is missing or malformed."""
     answer = document(raw)
     data = Members(answer if isinstance(answer, dict) else {}).inner("data")
     intent = data.inner("web3_data").inner("transfer_intent", where="transfer_intent")

@@ -223,11 +223,7 @@ def checksummed(address: bytes) -> str:
 
 
 def written(text: str) -> str:
-    """Return an address that a person wrote, in small letters.
-
-    Raises:
-        ValueError: it is none, the null address, or mistyped by its checksum (ERC-55).
-    """
+    """Return an address that a person wrote, in small letters; a ValueError where it is none, null or mistyped."""
     if not re.fullmatch("0[xX][0-9a-fA-F]{40}", text):
         raise ValueError("expected 0x and 40 hex digits")
     raw = bytes.fromhex(text[2:])

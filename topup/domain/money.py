@@ -93,11 +93,7 @@ class Usd:
 
     @classmethod
     def of(cls, text: str | int) -> Usd:
-        """Read a plain decimal number of dollars.
-
-        Raises:
-            ValueError: the text is no finite decimal number.
-        """
+        """Read a plain decimal number of dollars; a ValueError where the text is no finite one."""
         if type(text) not in (str, int):
             raise TypeError(f"dollars are read from text or an int, not {type(text).__name__}")
         try:

@@ -423,11 +423,7 @@ def _permit_tokens(plan: Plan, total: Usdc, held: Usdc, ceilings: Ceilings) -> N
 
 
 def must_hold(held: W, need: W, what: str, *, of: str = "", where: str = "to the wallet") -> None:
-    """Forbid a payment for which the wallet holds too little.
-
-    Raises:
-        PaymentForbidden: it does; the remedy says how much to send `where`.
-    """
+    """Forbid a payment for which the wallet holds too little; the remedy says how much to send `where`."""
     if held < need:
         says = f"the wallet holds {held}{of}, {what} {need}"
         raise PaymentForbidden(Reason.WALLET_LOW, says, remedy=f"send at least {need - held}{of} {where}")

@@ -112,11 +112,7 @@ def not_empty(path: Path) -> None:
 
 
 def migrate(connection: sqlite3.Connection, directory: Path) -> None:
-    """Bring the schema to this program's version, each step a transaction.
-
-    Raises:
-        StoreUnusable: a newer program has written it.
-    """
+    """Bring the schema to this program's version, each step a transaction; StoreUnusable where a newer one wrote it."""
     written = version(connection)
     if written > len(MIGRATIONS):
         raise _strange(written, directory, "use the newer topup that wrote it")
@@ -138,11 +134,7 @@ def chain_all(connection: sqlite3.Connection) -> None:
 
 
 def must_be_known(connection: sqlite3.Connection, directory: Path) -> None:
-    """See that the file has exactly this program's version, for those who may not change it.
-
-    Raises:
-        StoreUnusable: it has another.
-    """
+    """See that the file has this program's version, for those who may not change it; else StoreUnusable."""
     written = version(connection)
     if written != len(MIGRATIONS):
         raise _strange(written, directory, "use the topup that wrote it, or let this one's daemon migrate it")

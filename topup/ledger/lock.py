@@ -138,11 +138,7 @@ class Ledger:
 
     @staticmethod
     def held(directory: Path) -> bool:
-        """Tell whether any process holds the ledger as its writer.
-
-        Raises:
-            StoreUnusable: the lock cannot be looked at.
-        """
+        """Tell whether any process is the ledger's writer; StoreUnusable where the lock cannot be looked at."""
         lock = directory / "lock"
         with database.explained(directory):
             if not lock.exists():

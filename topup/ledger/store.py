@@ -31,11 +31,7 @@ class SqliteStore(Readings, Recovered, Wishes, Spending, UsageDays):
     """The ledger in one SQLite file. Use `open_writer` or `open_reader`."""
 
     def life(self, topup_id: str) -> Life:
-        """Return everything the ledger holds of one top-up, as it is stored; never the signed bytes.
-
-        Raises:
-            KeyError: there is no such top-up.
-        """
+        """Return all that the ledger holds of one top-up but the signed bytes; a KeyError where there is none."""
         topup = self.topup(topup_id)
         mine = "WHERE topup = ? ORDER BY"
 

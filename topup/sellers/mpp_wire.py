@@ -113,11 +113,7 @@ def challenges(lines: Iterable[str]) -> tuple[Challenge, ...]:
 
 
 def demanded(challenge: Challenge) -> dict[str, Any]:
-    """Return the JSON object in a challenge's `request`.
-
-    Raises:
-        ChargeRefused: it is no base64url of a JSON object that can be read in one way only.
-    """
+    """Return the JSON object in a challenge's `request`; a ChargeRefused where it can be read in no way or two."""
     text = challenge.get("request")
     raw = _base64url(text)
     if raw is None:

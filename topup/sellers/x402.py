@@ -151,11 +151,7 @@ class X402(Authorized[Ask]):
         return json.dumps(kept).encode()
 
     def offered(self, raw: bytes, request: Request) -> tuple[tuple[Judged, ...], int | None]:
-        """Return every offer of an answer with its judgement, and which of them would be paid.
-
-        Raises:
-            ChargeRefused: the answer cannot be read as a whole.
-        """
+        """Return every offer of an answer, judged, and which would be paid; a ChargeRefused where it is unreadable."""
         kept = _kept(raw)
         wanted = self._wanted(request, minimum=kept.minimum)
         each = judged(listed(kept.document, kept.assumed), wanted)

@@ -1,5 +1,6 @@
 """Can a Coinbase charge be paid: do contract, prices, fees and wallet stand as a payment needs them?"""
 
+from contextlib import closing, suppress
 from typing import Final
 
 from eth_utils.crypto import keccak
@@ -203,13 +204,9 @@ def _waiting(used: int, answer: Answer) -> Check:
 def _known_nonce(settings: Settings, wallet: bytes, used: int) -> Check:
     """Hold the wallet's transactions against those the ledger knows of: a lost ledger, or a second user of the key."""
     name = "ledger nonce"
-    try:
-        store = SqliteStore.open_copy(settings.state_dir)
-    except StoreError:
-        known = 0
-    else:
+    known = 0
+    with suppress(StoreError), closing(SqliteStore.open_copy(settings.state_dir)) as store:
         known = store.next_nonce(settings.chain.id, wallet)
-        store.close()
     if used <= known:
         return Check(name, ok=True, says=f"the ledger knows of {known} transactions of the wallet")
     says = f"the wallet has sent {used} transactions, the ledger knows of {known}: nothing will be signed"

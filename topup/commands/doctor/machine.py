@@ -1,6 +1,7 @@
 """What does this machine hold: the ledger's directory, the ledger, the key files?"""
 
 import os
+from contextlib import closing
 from pathlib import Path
 
 from topup.app.exposure import Found, key_file, key_files
@@ -22,11 +23,8 @@ async def ledger(settings: Settings) -> list[Check]:
             Check("ledger", ok=True, says="there is none yet; the first start creates it"),
             Check("charge endpoint", ok=True, says="never asked from this ledger"),
         ]
-    store = SqliteStore.open_reader(directory)
-    try:
+    with closing(SqliteStore.open_reader(directory)) as store:
         damage, gone = store.damage(), store.control(settings.account).gone
-    finally:
-        store.close()
     pid = SqliteStore.holder(directory)
     held = f"held by process {pid}" if pid else "held by nobody that can be seen"
     return [

@@ -1,6 +1,7 @@
 """Who pays, who may be paid, and does the chain of each rail in use stand?"""
 
 import asyncio
+from contextlib import closing
 
 from topup.app import assembly, keys
 from topup.app.funding import funding, named
@@ -60,11 +61,8 @@ def _recipients(settings: Settings) -> list[Check]:
 
 def _pinned(settings: Settings) -> Check:
     try:
-        store = SqliteStore.open_copy(settings.state_dir)
-        try:
+        with closing(SqliteStore.open_copy(settings.state_dir)) as store:
             learnt = store.told(settings.account, Note.PINNED)
-        finally:
-            store.close()
     except TopupError as error:
         return failed("recipients", error)
     count = len(assembly.pins(settings, learnt).recipients)
