@@ -84,7 +84,7 @@ def _foretold(name: str, lacking: list[str]) -> str:
         minutes = f"it took {int(_lasted(name).read_text(encoding='utf-8')) / 60:.0f} minutes the last time"
     except (OSError, ValueError):
         minutes = {
-            "tests": "some 10 minutes on two processors with nothing else to do",
+            "tests": "some 5 minutes on two processors with nothing else to do",
             "long": "more than an hour on two processors",
         }[name]
     return f"{lacks}; {minutes}"

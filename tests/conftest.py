@@ -13,6 +13,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests import tiers
 from tests.guard import sitecustomize as guard
 from tests.tools import MISSING
 from tests.world.stage import Stage, Start, low
@@ -38,6 +39,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Choose the seed here, so that it can be printed and every worker has the same."""
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(random.SystemRandom().getrandbits(32))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let wait what costs too much for every day."""
+    tiers.mark(items)
 
 
 def pytest_collection_finish() -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests import __main__ as run
-from tests import tools
+from tests import tiers, tools
 
 
 class Called(NamedTuple):
@@ -44,11 +44,25 @@ def test_what_is_missing_stands_at_both_ends(called: list[Called], capsys: pytes
     """The first line says what will skip and how long it takes, the last one what failed and what was missing."""
     assert run.main([]) == 1
     first, *_, last = capsys.readouterr().out.splitlines()
-    assert first.startswith("missing here, so that their tests skip: hledger; some 10 minutes")
+    assert first.startswith("missing here, so that their tests skip: hledger; some 5 minutes")
     assert last == "FAILED: types; missing here: hledger"
     run.main([])
     assert "; it took 0 minutes the last time" in capsys.readouterr().out.splitlines()[0]
     assert any("pytest" in one.words for one in called)
+
+
+def test_every_test_that_waits_is_there() -> None:
+    """A test that was renamed would be run every day again, and one that is gone would be thought to be run."""
+    for test in tiers.listed():
+        file, _, function = test.partition("[")[0].partition("::")
+        text = (tools.ROOT / file).read_text(encoding="utf-8")
+        assert f"def {function.rpartition('::')[2]}(" in text, test
+
+
+def test_of_a_table_the_cheapest_row_stays() -> None:
+    """Unless it costs too much by itself; what stands for a guarantee may cost more."""
+    costs = {"a.py::test_a[x]": 0.2, "a.py::test_a[y]": 0.9, "a.py::test_b": 1.6, "a.py::test_c": 1.6}
+    assert tiers.chosen(costs, frozenset({"test_c"})) == ["a.py::test_a[y]", "a.py::test_b"]
 
 
 def test_busy_processes_run_beside_it_and_end_with_it(called: list[Called]) -> None:

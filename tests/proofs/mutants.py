@@ -457,7 +457,7 @@ def judged(where: Path, tests: str) -> tuple[Verdict, str]:
         RuntimeError: pytest could not run them, or one was skipped.
     """
     report = where / "report.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "", "-p", "no:cacheprovider", f"--junitxml={report}"]
     environment = {**os.environ, "PYTHONPATH": str(where), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(
