@@ -52,7 +52,7 @@ def removed(*names: str, emptied: bool = False) -> Callable[[Path], None]:
 
 def refuses(store: SqliteStore, says: str = "") -> None:
     """What the writer says of the next thing it is to store; then it is closed."""
-    with pytest.raises(StoreFenced, match=says):
+    with pytest.raises(StoreFenced, match=says or None):
         store.record_reading(ACCOUNT, reading(NOW_MS + 9))
     store.close()
 
