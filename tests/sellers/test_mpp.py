@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -86,10 +87,11 @@ async def test_sellers_with_their_own_defaults_are_paid_once(
             assert payment.raw is not None
             assert payment.answer.startswith("accepted: 202, receipt for 0x")
             paid_once(stage, topup)
-            # The same credential again, after it has settled: some versions say no, and some that it was taken.
+            # The same credential again, after it has settled: versions say no, or that it was taken, or hang up.
             again = dict.fromkeys(("authorization", "payment-authorization"), payment.raw.decode())
-            async with httpx.AsyncClient(base_url=url) as client:
-                await client.post(PURCHASES, json={"amount": 10}, headers=again)
+            async with httpx.AsyncClient(base_url=url, timeout=40) as client:
+                with contextlib.suppress(httpx.RemoteProtocolError):
+                    await client.post(PURCHASES, json={"amount": 10}, headers=again)
             paid_once(stage, topup)
             await stage.close()
         assert sum(line.count('method="tempo"') for line in front.challenged) == offers
