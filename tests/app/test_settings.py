@@ -273,10 +273,11 @@ def test_the_prefixes_of_operators_are_a_setting() -> None:
 
 
 def test_lists_are_separated_by_commas() -> None:
-    """Several providers and one tier are written as one variable each; hosts are compared in lower case."""
+    """Several providers and one tier are written as one variable each, or as JSON; hosts are compared in lower case."""
     settings = load(environ(chain__rpc_urls="https://A.example/k, https://b.example", chain__tiers="500"))
     assert settings.chain.rpc_urls == ("https://a.example/k", "https://b.example")
     assert settings.chain.tiers == (500,)
+    assert load(environ(chain__tiers="[500, 3000]")).chain.tiers == (500, 3000)
 
 
 def test_secrets_come_from_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,11 +106,7 @@ def due(known: Iterable[date], now_ms: int) -> list[date]:
 
 
 def per_day(activities: Iterable[Activity], days: Iterable[date]) -> dict[date, tuple[Used, ...]]:
-    """Return what each model has used on each of these days; what is of other days is left out.
-
-    Raises:
-        Contradiction: a model has used less than nothing.
-    """
+    """Return what each model has used on each of these days alone; a Contradiction where it is less than nothing."""
     models: dict[date, list[Used]] = {day: [] for day in days}
     for activity in activities:
         day, used = activity.day, activity.used

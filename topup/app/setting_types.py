@@ -50,9 +50,11 @@ def _exact(places: int) -> Any:
 
 
 def listed(value: object) -> object:
-    """A list may stand as a text, separated by commas, as it has to in the environment; one number may stand alone."""
+    """A list may stand as a text, in the environment: separated by commas, or as JSON; one number may stand alone."""
     if isinstance(value, int):
         return [value]
+    if isinstance(value, str) and value.startswith("["):
+        return read(value.encode())
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 

@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_nested_delimiter="__",
-        enable_decoding=False,  # a list is separated by commas there, and no text is taken for JSON unasked
+        enable_decoding=False,
         extra="forbid",
         frozen=True,
         validate_default=True,
