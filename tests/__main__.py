@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -102,6 +103,11 @@ def _busy(count: int) -> Iterator[None]:
             loop.wait()
 
 
+def _compiled() -> None:
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-qq"]
+    subprocess.run(command, cwd=tools.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+
+
 def _tests(arguments: list[str]) -> int:
     workers = 1 + 2 * (os.cpu_count() or 1)  # most of them wait for blocks and processes most of the time
     # Whoever is done takes over from the others: the longest tests stand in rows.
@@ -130,7 +136,10 @@ def main(arguments: list[str]) -> int:
         if name == "long":
             codes = {"the long rows": _tests(["-m", "long", *rest[1:]]), "the kill matrix": _matrix()}
         else:
-            codes = {check: 0 if _passes(check, command) else 1 for check, command in CHECKS.items()}
+            # The checks take one processor; meanwhile the tests are compiled, which each worker would do by itself.
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(_compiled)
+                codes = {check: 0 if _passes(check, command) else 1 for check, command in CHECKS.items()}
             codes["the tests"] = _tests(rest)
     if not rest[name == "long" :]:
         LASTED.mkdir(exist_ok=True)
