@@ -86,7 +86,7 @@ def _foretold(name: str, lacking: list[str]) -> str:
     except (OSError, ValueError):
         minutes = {
             "tests": "some 5 minutes on two processors with nothing else to do",
-            "long": "more than an hour on two processors",
+            "long": "some 50 minutes on two processors",
         }[name]
     return f"{lacks}; {minutes}"
 
