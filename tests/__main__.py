@@ -117,7 +117,7 @@ def _tests(arguments: list[str]) -> int:
 
 def _matrix() -> int:
     # A cell mostly waits for blocks: more of them than there are processors.
-    jobs = str(5 * (os.cpu_count() or 1))
+    jobs = str(8 * (os.cpu_count() or 1))
     matrix = [sys.executable, "-m", "tests.proofs.kill_matrix", "--jobs", jobs]
     return subprocess.run(matrix, cwd=tools.ROOT, check=False).returncode
 
