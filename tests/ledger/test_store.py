@@ -312,6 +312,11 @@ def test_a_whole_life_is_kept(reopen: Callable[[], SqliteStore]) -> None:
         ("attempt", "plan", "'{'"),
         ("attempt", "plan", '\'{"to": "zz"}\''),
         ("attempt", "plan", "'[]'"),
+        # What is missing is unknown, and no amount of zero.
+        *(
+            ("attempt", "plan", f"json_remove(plan, '$.{name}')")
+            for name in ("value", "gas_limit", "max_fee_per_gas", "max_priority_fee_per_gas", "l1_fee", "nonce")
+        ),
         ("attempt", "inclusion", "'{\"block_number\": 1}'"),
         ("attempt", "inclusion", "'{\"spent\": null}'"),
     ],

@@ -51,11 +51,9 @@ def _exact(places: int) -> Any:
 
 def listed(value: object) -> object:
     """A list may stand as a text, in the environment: separated by commas, or as JSON; one number may stand alone."""
-    if isinstance(value, int):
-        return [value]
-    if isinstance(value, str) and value.startswith("["):
-        return read(value.encode())
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if isinstance(value, str) and not value.startswith("["):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return read(value.encode()) if isinstance(value, str) else [value] if isinstance(value, int) else value
 
 
 def table(value: object) -> object:

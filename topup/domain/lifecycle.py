@@ -194,12 +194,11 @@ class Plan:
     kind: Kind
     to: bytes
     data: bytes
-    value: Wei = NO_WEI
-    # What a transaction of the wallet's own costs; nothing where somebody else carries what is signed.
-    gas_limit: int = 0
-    max_fee_per_gas: Wei = NO_WEI
-    max_priority_fee_per_gas: Wei = NO_WEI
-    l1_fee: Wei = NO_WEI
+    value: Wei
+    gas_limit: int
+    max_fee_per_gas: Wei
+    max_priority_fee_per_gas: Wei
+    l1_fee: Wei
     lane: int
     nonce: int
     chain_id: int

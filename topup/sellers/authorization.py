@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from topup.domain.demand import Bounds, Clocks, Demand, Finding, Request, Verified, prove
 from topup.domain.errors import ApiError, ApiGone, ApiRejected, ApiUnknown, ChainUnknown, PaymentForbidden, Reverted
-from topup.domain.lifecycle import REPLACED_BLOCKS, Attempt, Broadcaster, Kind, Plan, TopUp
+from topup.domain.lifecycle import NO_WEI, REPLACED_BLOCKS, Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.domain.money import Asset
 from topup.domain.nonpayment import ChargeStatus, More
 from topup.domain.reasons import Reason
@@ -120,6 +120,11 @@ class Authorized(OnChain[TokenChain, O]):
             kind=Kind.PAY,
             to=demand.contract,
             data=b"",
+            value=NO_WEI,
+            gas_limit=0,
+            max_fee_per_gas=NO_WEI,
+            max_priority_fee_per_gas=NO_WEI,
+            l1_fee=NO_WEI,
             lane=lane,
             nonce=0,
             chain_id=demand.chain_id,
