@@ -68,15 +68,17 @@ def pympp_seller(
     recipient: str,
     *,
     version: str = NEWEST,
+    realm: str | None = None,
     own_header: bool = False,
     sponsor: str | None = None,
 ) -> Iterator[str]:
     """Start a seller on pympp, beside this Tempo chain; return its URL. Any POST buys for ten dollars.
 
-    What it asks for is what the package asks for by itself. A header of its own for the credential is the package's
-    option. With the private key of a `sponsor` it pays the fees.
+    What it asks for is what the package asks for by itself. `realm` and a header of its own for the credential are the
+    package's options; without a realm it calls itself as it does. With the private key of a `sponsor` it pays the fees.
     """
-    more = ["--own-header"] if own_header else []
+    more = [] if realm is None else ["--realm", realm]
+    more += ["--own-header"] if own_header else []
     more += [] if sponsor is None else ["--sponsor", sponsor]
     name = "mpp" if version == NEWEST else f"mpp-{version}"
     with started([str(python(name)), "mpp_server.py", rpc_url, recipient, *more], HERE) as process:

@@ -1,6 +1,6 @@
 """What does a seller on pympp look like? Ten dollars of credit for a machine payment on Tempo.
 
-    python mpp_server.py RPC_URL RECIPIENT [--own-header] [--sponsor KEY]
+    python mpp_server.py RPC_URL RECIPIENT [--realm REALM] [--own-header] [--sponsor KEY]
 
 It asks as the installed package asks unless told otherwise: no currency is named here. Once it listens, it prints its
 own URL as one line. Any POST without a credential is answered with 402, one with a credential that was verified and
@@ -63,7 +63,7 @@ class Seller:
             **sponsored(told, fee_token=FEE_TOKEN),
         )
         self._sponsors = {"fee_payer": True} if told.sponsor else {}
-        self._mpp = Mpp(methods=methods, secret_key=SECRET, requires_auth=told.own_header)
+        self._mpp = Mpp(methods=methods, realm=told.realm, secret_key=SECRET, requires_auth=told.own_header)
 
     async def sold(self, url: str, headers: dict[str, str], body: bytes) -> Answer:
         from mpp.server import Request, Response
@@ -89,7 +89,8 @@ class Older:
             **sponsored(told),
         )
         self._sponsors = {"fee_payer": True} if told.sponsor else {}
-        self._mpp = Mpp.create(method=method, secret_key=SECRET, requires_auth=told.own_header)
+        realm = {} if told.realm is None else {"realm": told.realm}
+        self._mpp = Mpp.create(method=method, secret_key=SECRET, requires_auth=told.own_header, **realm)
 
     async def sold(self, _: str, headers: dict[str, str], __: bytes) -> Answer:
         given = (headers.get("authorization"), headers.get("payment-authorization"))
@@ -138,6 +139,7 @@ def main() -> None:
     asked = argparse.ArgumentParser()
     asked.add_argument("rpc_url")
     asked.add_argument("recipient")
+    asked.add_argument("--realm")
     asked.add_argument("--own-header", action="store_true")
     asked.add_argument("--sponsor")
     told = asked.parse_args()
