@@ -56,9 +56,6 @@ def rows() -> list[Any]:
     for way, table in tables.items():
         for name, fault in table.items():
             marks: list[Any] = [] if name in FEW[way] else [pytest.mark.long]
-            if way == "mpp" and fault.expected_result == "waiting" and fault.switches[0].place == "payment":
-                # Listed as waiting; the run goes on past the deadline, where one provider is no proof, and halts.
-                marks.append(pytest.mark.xfail(strict=False, reason="halts: one provider cannot prove it unpaid"))
             made.append(pytest.param(way, name, id=f"{way}-{name}", marks=marks))
     return made
 

@@ -107,7 +107,7 @@ def _tempo(anvil: Path | None) -> Ground:
         def settings(world: World) -> dict[str, str]:
             return {
                 "TOPUP_RAILS__USE": "mpp",
-                "TOPUP_RAILS__MPP__RPC_URLS": world.rpc.url,
+                "TOPUP_RAILS__MPP__RPC_URLS": f"{world.rpc.url},{world.provider().url}",
                 "TOPUP_RAILS__MPP__REALM": "127.0.0.1",
                 "TOPUP_RAILS__MPP__RECIPIENTS": RECIPIENT,
             }
