@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -75,6 +76,18 @@ def on_anvil() -> Anvil:
 @pytest.fixture
 def evm() -> Evm:
     return embedded()
+
+
+def test_anvil_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The states of its older blocks go into a folder that ends with it, none into the home: a day of them fills it."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    chain = on_anvil()
+    for _ in range(600):  # it keeps the newest five hundred in memory
+        chain.rpc("evm_mine", [])
+    assert list(tmp_path.rglob("*/*.json")), "it keeps none on the disk: this proves nothing"
+    chain.stop()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.fixture(params=["evm", "anvil"])

@@ -54,7 +54,7 @@ def rows() -> list[Any]:
     tables = {"usdc": of_rail("coinbase", "usdc"), "x402": of_rail("x402"), "mpp": of_rail("mpp")}
     made = []
     for way, table in tables.items():
-        for name, fault in table.items():
+        for name in table:
             marks: list[Any] = [] if name in FEW[way] else [pytest.mark.long]
             made.append(pytest.param(way, name, id=f"{way}-{name}", marks=marks))
     return made

@@ -81,9 +81,11 @@ class Anvil:
             self.set_balance("0x" + "00" * 20, 10**24)
 
     def _start(self, command: list[str], chain_id: int) -> None:
+        # Older states go to the disk, gigabytes in a day, and anvil would leave them in the home when it is killed.
+        self._folder = tempfile.TemporaryDirectory(prefix="topup-anvil-", ignore_cleanup_errors=True)
         options = ["--chain-id", str(chain_id), "--port", "0", "--accounts", "0", "--base-fee", str(self.base_fee)]
-        with tempfile.TemporaryDirectory(prefix="topup-anvil-") as folder:
-            self._process, port = _started([*command, *options], Path(folder) / "log")
+        options += ["--cache-path", self._folder.name]
+        self._process, port = _started([*command, *options], Path(self._folder.name) / "log")
         atexit.register(self.stop)
         self.url = f"http://127.0.0.1:{port}"
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_S_MAX)
@@ -146,6 +148,7 @@ class Anvil:
         self._connection.close()
         self._process.kill()
         self._process.wait()
+        self._folder.cleanup()
         atexit.unregister(self.stop)
 
 
