@@ -85,7 +85,11 @@ class Anvil:
         self._folder = tempfile.TemporaryDirectory(prefix="topup-anvil-", ignore_cleanup_errors=True)
         options = ["--chain-id", str(chain_id), "--port", "0", "--accounts", "0", "--base-fee", str(self.base_fee)]
         options += ["--cache-path", self._folder.name]
-        self._process, port = _started([*command, *options], Path(self._folder.name) / "log")
+        try:
+            self._process, port = _started([*command, *options], Path(self._folder.name) / "log")
+        except BaseException:
+            self._folder.cleanup()
+            raise
         atexit.register(self.stop)
         self.url = f"http://127.0.0.1:{port}"
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_S_MAX)
