@@ -62,6 +62,16 @@ def mppx() -> Iterator[Oracle]:
         yield Oracle(process)
 
 
+def opened_by_ox(keystore: Path, password: str) -> bytes:
+    """Return the key of a keystore as the library `ox` opens it."""
+    command, folder = _on_node("ox_keystore.mjs")
+    done = subprocess.run(
+        [*command, str(keystore), password], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return bytes.fromhex(done.stdout.strip().removeprefix("0x"))
+
+
 @contextmanager
 def pympp_seller(
     rpc_url: str,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from topup.app.assembly import limits, pay_with, price_min, profile, wei
@@ -61,7 +62,7 @@ def signer(s: Settings) -> LocalSigner | None:
         root=_root(s) or b"",
     )
     if s.wallet.keystore is not None:
-        named = s.wallet.keystore_password_file or files.credential("topup-keystore-password")
+        named = password_file(s)
         if named is None:
             raise SettingsError(
                 "wallet.keystore_password_file is missing", remedy="name a file that holds the keystore's password"
@@ -74,6 +75,11 @@ def signer(s: Settings) -> LocalSigner | None:
         return None
     _must_be_of_the_wallet(s, key.address)
     return key
+
+
+def password_file(s: Settings) -> Path | None:
+    """Return the file of the keystore's password, or systemd's credential; None where neither is set."""
+    return s.wallet.keystore_password_file or files.credential("topup-keystore-password")
 
 
 def signing(s: Settings, store: SqliteStore) -> Signer | None:
@@ -169,8 +175,13 @@ def _told(s: Settings) -> bytes | None:
     if s.wallet.keystore is None:
         raw = _raw_key(s)
         return None if raw is None else _address_of(raw)
+    return stated(s.wallet.keystore, "wallet.keystore")
+
+
+def stated(keystore: Path, named: str) -> bytes | None:
+    """Return the address that a keystore states, unopened; None where it states none. `named` is what names it."""
     try:
-        said = read(files.text(s.wallet.keystore, "wallet.keystore").encode())["address"]
+        said = read(files.text(keystore, named).encode())["address"]
         address = bytes.fromhex(str(said).strip().lower().removeprefix("0x"))
     except (ValueError, LookupError, TypeError):
         return None  # whoever opens it says what is wrong with it

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
         statement,
         status,
         usage,
+        wallet_address,
+        wallet_import,
         wallet_limit,
+        wallet_new,
     )
 
 

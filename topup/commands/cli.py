@@ -300,6 +300,50 @@ def ledger_verify(
     guarded(lambda: commands.ledger_verify.answer(head), as_json=as_json)
 
 
+NewKeystore = Annotated[
+    Path | None,
+    typer.Option(
+        "--keystore", help="where it is written; default: wallet.keystore, or wallet.json beside the settings"
+    ),
+]
+PasswordFile = Annotated[
+    Path | None, typer.Option("--password-file", help="file of the new keystore's password; asked for without one")
+]
+
+
+@wallet.command("new")
+def wallet_new(keystore: NewKeystore = None, password_file: PasswordFile = None, as_json: Json = False) -> None:
+    """Make a new key, in a keystore v3 that only its owner can read. Example: topup wallet new --password-file pw."""
+    guarded(lambda: commands.wallet_new.answer(keystore, password_file), as_json=as_json, does=True)
+
+
+@wallet.command("import")
+def wallet_import(
+    key_file: Annotated[
+        Path | None, typer.Option(help="file of the raw key, in hex; asked for without one", show_default=False)
+    ] = None,
+    from_keystore: Annotated[Path | None, typer.Option(help="take this keystore's key", show_default=False)] = None,
+    from_password_file: Annotated[Path | None, typer.Option(help="its password", show_default=False)] = None,
+    keystore: NewKeystore = None,
+    password_file: PasswordFile = None,
+    as_json: Json = False,
+) -> None:
+    """Put a key that exists already into a keystore v3. Example: topup wallet import --key-file raw.key."""
+    source = from_keystore, from_password_file
+    guarded(
+        lambda: commands.wallet_import.answer(key_file, source, keystore, password_file), as_json=as_json, does=True
+    )
+
+
+@wallet.command("address")
+def wallet_address(
+    keystore: Annotated[Path | None, typer.Option(help="ask this one, not that of the settings")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the address of the wallet's key, without opening its keystore. Example: topup wallet address."""
+    guarded(lambda: commands.wallet_address.answer(keystore), as_json=as_json)
+
+
 @wallet.command("limit")
 def wallet_limit(
     show: Annotated[bool, typer.Option("--show", help="only say what the chain holds; so without --amount")] = False,

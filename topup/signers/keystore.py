@@ -62,7 +62,7 @@ def _document(path: Path, named: str) -> dict[str, Any]:
     if re.fullmatch(r"(0[xX])?[0-9a-fA-F]{64}", text.strip()):
         raise SettingsError(
             f"{named}: {path} is no keystore: it looks like a raw private key",
-            remedy="make a keystore of it, or name it in wallet.private_key_file",
+            remedy="make a keystore of it by `topup wallet import`, or name it in wallet.private_key_file",
         )
     document, wrong = None, ""
     try:
@@ -135,10 +135,8 @@ def _key(document: dict[str, Any], password: str, path: Path, named: str) -> byt
             break
     need = _need(document)
     if kind and (kind == "MemoryError" or not _affords(need)):
-        raise MemoryShort(
-            f"{named}: opening {path} takes {max(1, need >> 20)} MiB of memory, and there is less",
-            remedy="give the process more memory, or make a keystore with a smaller `n` of scrypt",
-        )
+        smaller = "give the process more memory, or make a keystore with a smaller `n` of scrypt"
+        raise _short(need, f"{named}: opening {path}", smaller)
     if kind:
         raise SettingsError(
             f"{named}: {path} is no keystore that can be opened: what it says of its key is wrong ({kind})",
@@ -146,6 +144,16 @@ def _key(document: dict[str, Any], password: str, path: Path, named: str) -> byt
         )
     empty = "its password file is empty" if not password else "wrong password"
     raise SettingsError(f"{named}: {path} does not open: {empty}", remedy=f"correct the password beside {named}")
+
+
+def must_afford(cost: int, what: str) -> None:
+    """Refuse by MemoryShort what scrypt would do at this cost, its `n` × `r`, where there is too little memory."""
+    if not _affords(128 * cost):
+        raise _short(128 * cost, what, "give the process more memory")
+
+
+def _short(need: int, what: str, remedy: str) -> MemoryShort:
+    return MemoryShort(f"{what} takes {max(1, need >> 20)} MiB of memory, and there is less", remedy=remedy)
 
 
 def _spellings(password: str) -> Iterator[str]:

@@ -275,7 +275,12 @@ def from_keystore(path: Path, password: str, ceilings: Ceilings) -> LocalSigner:
 
 
 def from_private_key(text: str, ceilings: Ceilings) -> LocalSigner:
-    """Use a raw private key of 32 bytes in hex; a SettingsError where it is none."""
+    """Use a raw private key, as `private_key` reads it."""
+    return LocalSigner(private_key(text, "wallet.private_key"), ceilings)
+
+
+def private_key(text: str, named: str) -> PrivateKey:
+    """Read a raw private key of 32 bytes in hex; a SettingsError where it is none, or no number of the curve."""
     digits = re.fullmatch(r"(?:0x)?([0-9a-fA-F]{64})", text.strip())
     try:
         # The library would also take fewer digits, and open another wallet.
@@ -283,7 +288,5 @@ def from_private_key(text: str, ceilings: Ceilings) -> LocalSigner:
     except (ValueError, ValidationError):
         key = None
     if key is None:  # not raised inside the handler: what the library says may hold the key
-        raise SettingsError(
-            "wallet.private_key is no private key", remedy="give 0x and 64 hex digits, or better a keystore"
-        )
-    return LocalSigner(key, ceilings)
+        raise SettingsError(f"{named} is no private key", remedy="give 0x and 64 hex digits, or better a keystore")
+    return key
