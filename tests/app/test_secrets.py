@@ -171,7 +171,7 @@ def test_no_secret_reaches_any_sink(spill: Spill) -> None:
         assert "cycle_done" in spill.run("once", "--yes", log__format=form)
     for words in ("check", "status", "history", "doctor", "config show", "pin", "once --dry-run"):
         assert spill.run(*words.split())
-    for words in ("status --live", "config show"):
+    for words in ("status --live", "config show", "wallet address", "wallet check"):
         assert spill.run(*words.split(), "--json")
     commands = {c.name or c.callback.__name__ for c in cli.app.registered_commands if c.callback is not None}
     for name in sorted(commands - NOTHING_OF_OURS):
@@ -238,7 +238,7 @@ def test_no_secret_is_told_when_the_other_side_misbehaves(spill: Spill) -> None:
     place.low()
     dead = provider("http://127.0.0.1:9")
     spill.run("resume")
-    for words in ("check", "doctor", "status --live"):
+    for words in ("check", "doctor", "status --live", "wallet check"):
         assert "127.0.0.1" in spill.run(*words.split(), chain__rpc_urls=dead)
     daemon = place.start("run", chain__rpc_urls=dead)
     daemon.await_event("cycle_done", state="charged")

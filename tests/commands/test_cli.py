@@ -75,7 +75,7 @@ def test_an_unknown_option_or_command_is_a_usage_error(arguments: list[str]) -> 
 ASKED = (
     *("check", "once --dry-run", "once --amount 12.5", "status", "status --live", "history", "show t"),
     *("show t --dossier", "reconcile", "statement", "usage", "forecast", "ledger verify", "config show", "doctor"),
-    *("pin", "pause", "resume", "resolve --accept-reading", "check", "sandbox", "wallet address"),
+    *("pin", "pause", "resume", "resolve --accept-reading", "check", "sandbox", "wallet address", "wallet check"),
 )
 
 

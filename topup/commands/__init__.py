@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         status,
         usage,
         wallet_address,
+        wallet_check,
         wallet_import,
         wallet_limit,
         wallet_new,

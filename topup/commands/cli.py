@@ -344,6 +344,12 @@ def wallet_address(
     guarded(lambda: commands.wallet_address.answer(keystore), as_json=as_json)
 
 
+@wallet.command("check")
+def wallet_check(as_json: Json = False) -> None:
+    """Say what the wallet holds in every dollar, what it has sent, and its code. Example: topup wallet check."""
+    guarded(lambda: commands.wallet_check.answer(), as_json=as_json)
+
+
 @wallet.command("limit")
 def wallet_limit(
     show: Annotated[bool, typer.Option("--show", help="only say what the chain holds; so without --amount")] = False,

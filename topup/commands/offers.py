@@ -16,6 +16,7 @@ from topup.app.connections import opened
 from topup.app.settings import Settings
 from topup.chain.providers import first
 from topup.chain.rpc import Rpc, unhex
+from topup.chain.wallet_state import of_code
 from topup.commands.answer import Answer, to_do
 from topup.commands.start import load, wait_for
 from topup.domain.demand import Demand, Finding, Request
@@ -26,8 +27,6 @@ from topup.payment.config import MPP, X402
 from topup.sellers import x402
 from topup.sellers.mpp import Mpp
 
-# How the code of an account begins that has handed itself to a contract (EIP-7702); the contract's address follows.
-DELEGATED: Final = bytes.fromhex("ef0100")
 CODE_REMEDY: Final = "pay from a wallet without code, or make sure that its code takes the key's signatures"
 BODY_SHOWN_MAX: Final = 4_000
 
@@ -195,14 +194,7 @@ async def code(rpcs: Sequence[Rpc], wallet: bytes) -> str | None:
         held = await first(rpcs, read_code)
     except ChainError:
         return None
-    if not held:
-        return ""
-    delegated = held.startswith(DELEGATED) and len(held) == 23
-    whose = f"hands itself to 0x{held[3:].hex()} (EIP-7702)" if delegated else "is a contract"
-    return (
-        f"the wallet {whose}: sellers and the token ask its code alone whether a signature is good (ERC-1271), and"
-        " one that the key made is refused where the code does not know it"
-    )
+    return of_code(held) if held else ""
 
 
 def shown(text: str) -> str:

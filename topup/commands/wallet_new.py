@@ -47,6 +47,7 @@ def kept(source: Callable[[], bytes], keystore: Path | None, password_file: Path
         *([] if lasts else [f"write the password into a file of mode 0600, such as {opens}"]),
         f"write these two settings into the settings' file, or set {' and '.join(map(env_name, settings))}",
         *([also] if also else []),
+        "`topup wallet check` says what it holds",
     ]
     document = {"schema": 1, "address": address, "keystore": str(path), "settings": settings, "to_do": todo}
     return Answer(document, _lines(document), Exit.OK)

@@ -36,6 +36,11 @@ PATH_DOLLAR = Dollar(
 DOLLARS: dict[int, Dollar] = {dollar.chain_id: dollar for dollar in (BASE_DOLLAR, TEMPO_DOLLAR)}
 # The two that the network takes its fee in, by the name that the settings give them.
 TEMPO_DOLLARS: dict[str, Dollar] = {dollar.asset.value.lower(): dollar for dollar in (TEMPO_DOLLAR, PATH_DOLLAR)}
+# What is called a dollar on Base; USDbC is what its own bridge made before Circle issued USDC there (docs.base.org).
+BASE_TOKENS: dict[bytes, str] = {
+    BASE_DOLLAR.token: BASE_DOLLAR.asset.value,
+    _address("0xd9aAEc86B65D86f6A7B5B1b0c42FFA531710b6CA"): "USDbC",
+}
 # What sellers offer on Tempo, by address, so that a refusal says what was offered (pympp 0.16, `_defaults.py`).
 TEMPO_TOKENS: dict[bytes, str] = {
     **{dollar.token: dollar.asset.value for dollar in TEMPO_DOLLARS.values()},
