@@ -204,17 +204,23 @@ def on_a_terminal(folder: Path, *arguments: object, types: list[tuple[str, str]]
     return os.waitstatus_to_exitcode(how), screen, (folder / "out").read_text(encoding="utf-8")
 
 
-def test_a_password_is_asked_for_twice_and_never_shown(tmp_path: Path) -> None:
-    """On the terminal, while the document goes where the output goes; eth_account opens what comes of it."""
-    asks = [("password of the new keystore: ", PASSWORD), ("password of the new keystore, again: ", PASSWORD)]
-    code, screen, out = on_a_terminal(tmp_path, "new", "--keystore", tmp_path / "w.json", "--json", types=asks)
+def test_a_key_and_its_password_are_typed_unseen(tmp_path: Path) -> None:
+    """Asked for on the terminal without echo, the password twice, while the document goes where the output goes.
+
+    What comes of it costs what geth's costs, and eth_account opens it.
+    """
+    asks = [("private key: ", KEY), ("of the new keystore: ", PASSWORD), ("of the new keystore, again: ", PASSWORD)]
+    code, screen, out = on_a_terminal(tmp_path, "import", "--keystore", tmp_path / "w.json", "--json", types=asks)
     assert code == Exit.OK, screen
     assert PASSWORD not in screen + out
+    assert KEY[2:] not in screen + out
     told = json.loads(out)
+    assert told["address"] == ADDRESS
     assert told["settings"]["wallet.keystore_password_file"] == str(tmp_path / "w.password")
     assert any("write the password into a file of mode 0600" in step for step in told["to_do"])
-    key = Account.decrypt(json.loads((tmp_path / "w.json").read_text(encoding="utf-8")), PASSWORD)
-    assert Account.from_key(key).address == told["address"]
+    made = json.loads((tmp_path / "w.json").read_text(encoding="utf-8"))
+    assert made["crypto"]["kdfparams"].items() >= {"n": 262144, "r": 8, "p": 1}.items()
+    assert Account.decrypt(made, PASSWORD).hex() == KEY[2:]
 
 
 def test_two_passwords_that_differ_seal_nothing(tmp_path: Path) -> None:
@@ -224,15 +230,6 @@ def test_two_passwords_that_differ_seal_nothing(tmp_path: Path) -> None:
     assert code == Exit.USAGE
     assert "the two are not the same" in screen and PASSWORD not in screen
     assert not (tmp_path / "w.json").exists()
-
-
-def test_a_key_is_typed_unseen(password: Path, tmp_path: Path) -> None:
-    """Asked for without echo, it ends up in the keystore alone."""
-    given = ("import", "--keystore", tmp_path / "w.json", "--password-file", password)
-    code, screen, out = on_a_terminal(tmp_path, *given, types=[("private key: ", KEY)])
-    assert code == Exit.OK, screen
-    assert ADDRESS in out
-    assert KEY[2:] not in screen + out
 
 
 # -- import ---------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 from eth_account import Account
 from typer.testing import Result
 
+from tests.world.owner import ROOT, Owner, account, shown
 from tests.world.served import asked
 from tests.world.stand import dead, failing, lie
 from tests.world.tempo import buying, selling
@@ -279,3 +280,21 @@ def test_every_dollar_of_tempo_is_looked_for(tmp_path: Path) -> None:
     assert "warn  Tempo USDC.e" in swapped.stdout and "ok    Tempo pathUSD" in swapped.stdout
     assert delegated.exit_code == Exit.OK
     assert "warn  Tempo code" in delegated.stdout and "the key signs as before" in delegated.stdout
+
+
+def test_an_access_key_that_was_sent_money_is_found(tmp_path: Path) -> None:
+    """The account pays, and the key's own address should hold nothing: what lies there has to go to the account."""
+    with account() as world:
+        chain: Any = world.chain
+        world.do(lambda: chain.fund(world.wallet, 7_000_000, USDC_E))
+        done = Owner(world, tmp_path).types("wallet", "check", "--json", TOPUP_CHAIN__RPC_URLS=None)
+    document = json.loads(done.stdout)
+    assert done.returncode == Exit.OK, done.stderr
+    root, key = document["chains"]
+    assert (document["address"].lower(), root["address"]) == (shown(ROOT), document["address"])
+    assert (root["holds"]["USDC.e"], key["holds"]["USDC.e"], key["address"]) == ("100", "7", world.wallet)
+    checks = {check["name"]: check for check in document["checks"]}
+    assert checks["Tempo USDC.e"]["says"] == "100 USDC.e"
+    assert checks["Tempo access key USDC.e"]["says"].startswith("warning: 7 USDC.e")
+    assert checks["Tempo access key USDC.e"]["remedy"] == f"send it to the account that pays, {document['address']}"
+    assert "for which the key is an access key" in checks["wallet"]["says"]

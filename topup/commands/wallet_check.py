@@ -51,8 +51,11 @@ ELSEWHERE: Final = {
 
 @dataclass(frozen=True)
 class Seen:
-    """One chain, of which `state` was told, or why nothing was."""
+    """An address on one chain, of which `state` was told, or why nothing was; a wallet pays `pays` from it."""
 
+    name: str
+    address: bytes
+    pays: frozenset[bytes]
     funds: Funding
     tokens: dict[bytes, str]
     state: WalletState | ChainError
@@ -61,9 +64,9 @@ class Seen:
 def answer() -> Answer:
     """Look at the wallet; PERSON where something is wrong with it, LATER where something is only unknown."""
     settings = load()
-    account, checks = _whose(settings)
-    seen, skipped = wait_for(_asked(settings, account))
-    checks += [check for chain in seen for check in _judged(chain, _paying(settings), settings.rails.use)]
+    account, key, checks = _whose(settings)
+    seen, skipped = wait_for(_asked(settings, account, key))
+    checks += [check for one in seen for check in _judged(one, account, settings.rails.use)]
     unknown = [check for check in checks if check.says.startswith("unknown:")]
     wrong = [check for check in checks if not check.ok and check not in unknown]
     code = Exit.PERSON if wrong else Exit.LATER if unknown else Exit.OK
@@ -71,15 +74,15 @@ def answer() -> Answer:
         "schema": 1,
         "ok": code == Exit.OK,
         "address": str(to_checksum_address(account)),
-        "chains": [_document(chain) for chain in seen],
+        "chains": [_document(one) for one in seen],
         "checks": [check.document() for check in (*checks, *skipped)],
         "exit_code": int(code),
     }
     return Answer(document, [check.line() for check in (*checks, *skipped)], code)
 
 
-def _whose(settings: Settings) -> tuple[bytes, list[Check]]:
-    """Return the account that pays, and whether its key opens; a key that is another's than is stated ends it here."""
+def _whose(settings: Settings) -> tuple[bytes, bytes | None, list[Check]]:
+    """Return the account that pays, the key's own address, and whether the key opens; another's ends the command."""
     address, checks = keys.known(settings), []
     try:
         key = keys.signer(settings)
@@ -95,11 +98,17 @@ def _whose(settings: Settings) -> tuple[bytes, list[Check]]:
     if account is None:
         raise SettingsError("no wallet is set", remedy="`topup wallet new` makes one; or set wallet.address")
     whose = f"{to_checksum_address(account)}{'' if root is None else ', for which the key is an access key'}"
-    return account, [Check("wallet", ok=True, says=whose), *checks]
+    return account, address, [Check("wallet", ok=True, says=whose), *checks]
 
 
-async def _asked(settings: Settings, account: bytes) -> tuple[list[Seen], list[Check]]:
-    """Ask the chain of each rail in use, and those whose providers are named; say which one was not asked."""
+async def _asked(settings: Settings, account: bytes, key: bytes | None) -> tuple[list[Seen], list[Check]]:
+    """Ask the chain of each rail in use, and those whose providers are named; say which one was not asked.
+
+    Where the key is an access key of the account, its own address is looked at, too: it may have been sent something.
+    """
+    whose = {account: ("", _paying(settings))}
+    if key not in (None, account):
+        whose[key] = (" access key", frozenset())
     seen, skipped = [], []
     async with opened(settings) as connections:
         for funds, tokens, used, said in (
@@ -107,7 +116,9 @@ async def _asked(settings: Settings, account: bytes) -> tuple[list[Seen], list[C
             (funding(settings, MPP), TEMPO_TOKENS, {MPP}, settings.rails.mpp),
         ):
             if used & set(settings.rails.use) or "rpc_urls" in said.model_fields_set:
-                seen.append(Seen(funds, tokens, await _state(connections, funds, account, tokens)))
+                for address, (who, pays) in whose.items():
+                    state = await _state(connections, funds, address, tokens)
+                    seen.append(Seen(funds.chain + who, address, pays, funds, tokens, state))
             else:
                 says = f"skipped: no rail in use pays there, and {funds.said} names no provider"
                 skipped.append(Check(funds.chain, ok=True, says=says))
@@ -125,22 +136,22 @@ async def _state(
         return error
 
 
-def _paying(settings: Settings) -> set[bytes]:
+def _paying(settings: Settings) -> frozenset[bytes]:
     """Return the dollars that a rail in use pays with; no two chains have one at the same address."""
     use = settings.rails.use
     own = {X402: BASE_DOLLAR.token, MPP: TEMPO_DOLLARS[settings.rails.mpp.pay_with].token}
     if pay_with(settings) is Asset.USDC:
         own[COINBASE] = BASE_DOLLAR.token
-    return {token for rail, token in own.items() if rail in use}
+    return frozenset(token for rail, token in own.items() if rail in use)
 
 
-def _judged(chain: Seen, paying: set[bytes], use: tuple[str, ...]) -> list[Check]:
-    state, name = chain.state, chain.funds.chain
+def _judged(chain: Seen, account: bytes, use: tuple[str, ...]) -> list[Check]:
+    state, name = chain.state, chain.name
     if isinstance(state, ChainError):
         says = f"unknown: {state}" if state.again else str(state)
         remedy = AGAIN if state.again else f"correct {chain.funds.said}"
         return [Check(name, ok=False, says=says, remedy=remedy)]
-    pays = {symbol for token, symbol in chain.tokens.items() if token in paying}
+    pays = {symbol for token, symbol in chain.tokens.items() if token in chain.pays}
     checks = []
     for what, fact in state.facts.items():
         ok, says, remedy = True, str(fact), ""
@@ -159,6 +170,8 @@ def _judged(chain: Seen, paying: set[bytes], use: tuple[str, ...]) -> list[Check
                 says = f"{plain(fact.usdc)} {what}"
                 if fact.units and what not in pays:
                     says, remedy = f"warning: {says}, and no rail in use pays with it", ELSEWHERE[what]
+                    if chain.address != account:
+                        remedy = f"send it to the account that pays, {to_checksum_address(account)}"
             case int():
                 aside = ", but for payments by mpp, which have nonces of their own" if chain.funds.rail == MPP else ""
                 says = f"{fact} transactions{' with what waits for a block' if what == PENDING else aside}"
@@ -190,6 +203,7 @@ def _document(chain: Seen) -> dict[str, Any]:
     return {
         "chain": chain.funds.chain,
         "chain_id": chain.funds.dollar.chain_id,
+        "address": str(to_checksum_address(chain.address)),
         "block": block,
         "holds": {name: _told(fact) for name, fact in facts.items() if name not in (NONCE, PENDING, CODE)},
         "nonce": _told(facts.get(NONCE)),

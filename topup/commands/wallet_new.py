@@ -27,7 +27,12 @@ NAME: Final = "wallet.json"
 
 def answer(keystore: Path | None, password_file: Path | None) -> Answer:
     """Make a new key, put it into a keystore, and say its address once it was read back from there."""
-    return kept(new_keystore.fresh, keystore, password_file, "fund it: docs/rails.md says with what, on which chain")
+    return kept(
+        new_keystore.fresh,
+        keystore,
+        password_file,
+        "fund it, unless an account is to grant it a limit: docs/rails.md says with what, and where",
+    )
 
 
 def kept(source: Callable[[], bytes], keystore: Path | None, password_file: Path | None, also: str = "") -> Answer:
