@@ -1,8 +1,9 @@
 """Does a command that asks providers itself end in a sentence, whatever these answer?
 
-`doctor`, `check`, `status --live`, `reconcile` and `wallet limit` read on behalf of a person, some of it beside the
-rules by which the daemon joins what several say. The answers are honest ones, bent as tests/world/bending.py bends
-them, from one of them on; where that begins and how they are bent is hypothesis' to choose.
+`doctor`, `check`, `status --live`, `reconcile`, `wallet check` and `wallet limit` read on behalf of a person, some of
+it beside the rules by which the daemon joins what several say. The answers are honest ones, bent as
+tests/world/bending.py bends them, from one of them on; where that begins and how they are bent is hypothesis' to
+choose.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import random
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +30,7 @@ from tests.world.served import Served, served
 from topup.app.settings import load
 from topup.chain import batches
 from topup.chain.rpc import Rpc
-from topup.commands import reconcile, wallet_limit
+from topup.commands import reconcile, wallet_check, wallet_limit
 from topup.commands.check import ask_and_decide, ask_live
 from topup.commands.doctor import Check, examine
 from topup.commands.doctor.finding import failed, safely
@@ -146,6 +148,28 @@ async def test_what_a_look_quotes_of_a_provider_is_masked() -> None:
     (told,) = await safely("oracle", looked(), rpc)
     assert told.says.startswith("the oracle is '")
     sound(told.says)
+
+
+@BENDING
+@pytest.mark.parametrize("tempo", [False, True])
+@given(seed=SEEDS)
+def test_what_a_wallet_holds_is_told_or_unknown(seed: int, place: Served, owner: Owner, *, tempo: bool) -> None:
+    """Of each chain, each part in a sentence; a number is one that can be, or there is none."""
+    if tempo:
+        kept = {name: value for name, value in owner.settings().items() if value is not None}
+        bending = behind(kept, "RAILS__MPP__RPC_URLS", owner.world.rpc.url, seed)
+    else:
+        bending = behind(place.environment(), "CHAIN__RPC_URLS", place.world.rpc.url, seed)
+    with bending as environment:
+        told = asyncio.run(wallet_check.examined(load(environment)))
+    for check in told.document["checks"]:
+        sound(check["says"])
+        sound(check["remedy"] or "none")
+        assert check["ok"] or check["remedy"], check
+    for chain in told.document["chains"]:
+        amounts = [Decimal(amount) for amount in chain["holds"].values() if amount is not None]
+        assert all(amount.is_finite() and 0 <= amount < 10**12 for amount in amounts), chain
+        assert json.loads(json.dumps(chain)) == chain
 
 
 @BENDING

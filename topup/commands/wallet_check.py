@@ -63,9 +63,17 @@ class Seen:
 
 def answer() -> Answer:
     """Look at the wallet; PERSON where something is wrong with it, LATER where something is only unknown."""
-    settings = load()
+    return wait_for(examined(load()))
+
+
+async def examined(settings: Settings) -> Answer:
+    """Look at the wallet of these settings, as `answer` says.
+
+    Raises:
+        SettingsError: there is no wallet, or its key is another's than is stated.
+    """
     account, key, checks = _whose(settings)
-    seen, skipped = wait_for(_asked(settings, account, key))
+    seen, skipped = await _asked(settings, account, key)
     checks += [check for one in seen for check in _judged(one, account, settings.rails.use)]
     unknown = [check for check in checks if check.says.startswith("unknown:")]
     wrong = [check for check in checks if not check.ok and check not in unknown]
