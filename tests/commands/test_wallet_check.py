@@ -245,6 +245,27 @@ def test_without_the_password_the_address_is_enough(world: World, tmp_path: Path
     assert "1 ETH" in done.stdout
 
 
+def test_an_address_alone_is_enough(world: World, tmp_path: Path) -> None:
+    """Whoever only watches has no key here, and nothing is said of one."""
+    watching = {"TOPUP_MODE": "observe", "TOPUP_WALLET__ADDRESS": world.wallet}
+    done = unlocked(world, tmp_path, **watching)
+    assert done.exit_code == Exit.OK, done.stderr
+    assert f"ok    wallet                 {world.wallet}" in done.stdout
+    assert "Base ETH               1 ETH" in done.stdout and " key " not in done.stdout
+    none = unlocked(world, tmp_path, TOPUP_MODE="observe")
+    assert (none.exit_code, none.stdout) == (Exit.USAGE, "")
+    assert "no wallet is set" in none.stderr
+
+
+def test_a_wrong_password_is_for_a_person(world: World, tmp_path: Path) -> None:
+    """The settings are wrong, which is said first; the chain can wait."""
+    named = keystore(world, tmp_path)
+    (tmp_path / "password").write_text("another horse", encoding="utf-8")
+    done = unlocked(world, tmp_path, **named)
+    assert (done.exit_code, done.stdout) == (Exit.USAGE, "")
+    assert "does not open: wrong password" in done.stderr
+
+
 def test_a_keystore_that_lies_about_its_address_is_found(world: World, tmp_path: Path) -> None:
     """Opened with its password, it holds another key: nothing is asked for an address that would be paid in vain."""
     stranger = "0x" + "11" * 20

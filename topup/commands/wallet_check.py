@@ -105,8 +105,8 @@ def _whose(settings: Settings) -> tuple[bytes, bytes | None, list[Check]]:
     account = bytes.fromhex(root[2:]) if root is not None else address
     if account is None:
         raise SettingsError("no wallet is set", remedy="`topup wallet new` makes one; or set wallet.address")
-    whose = f"{to_checksum_address(account)}{'' if root is None else ', for which the key is an access key'}"
-    return account, address, [Check("wallet", ok=True, says=whose), *checks]
+    access = "" if address in (None, account) else ", for which the key is an access key"
+    return account, address, [Check("wallet", ok=True, says=f"{to_checksum_address(account)}{access}"), *checks]
 
 
 async def _asked(settings: Settings, account: bytes, key: bytes | None) -> tuple[list[Seen], list[Check]]:
