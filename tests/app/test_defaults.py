@@ -64,14 +64,17 @@ def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
         yield Newcomer(place, wire)
 
 
-def test_the_defaults_are_the_public_provider_and_the_rail_of_charges(newcomer: Newcomer) -> None:
-    """What is replaced here is one URL of that name; nothing else of chain and rail is set but who signs charges."""
+def test_the_defaults_are_the_public_provider_and_the_rail_of_the_host(newcomer: Newcomer) -> None:
+    """What is replaced here is one URL of that name; nothing else of chain and rail is set but who signs charges.
+
+    The gateway here is no host that sells by another rail.
+    """
     own = newcomer.settings | {"HOME": newcomer.world["HOME"], "TOPUP_CONFIG": os.devnull}
     settings = load(own)
     assert settings.chain == Settings.model_fields["chain"].default
     assert settings.chain.rpc_urls == (PUBLIC,)
     assert settings.rails == Settings.model_fields["rails"].default
-    assert settings.rails.use == ("coinbase",)
+    assert settings.rails_in_use == ("coinbase",)
 
 
 def test_the_default_settings_buy_at_a_gateway_that_sells_charges(newcomer: Newcomer) -> None:

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from tests.tools import environ, outside
 from topup.app import assembly
 from topup.app.connections import Connections
+from topup.app.hosts import closed
 from topup.app.settings import env_name, load, names, provenance, secret
+from topup.commands.doctor.machine import ways
 from topup.domain.coinbase_charge import K2_PREFIX
 from topup.domain.credits import Reading
 from topup.domain.errors import SettingsError
@@ -146,10 +148,20 @@ CONTRADICTIONS: list[tuple[dict[str, str], str]] = [
     ({"mode": "live"}, "mode = live needs a key"),
     ({"policy__amount": "25", "policy__target": "50"}, "policy.amount and policy.target exclude each other"),
     ({"policy__target": "10", "policy__topup_max": "50"}, "policy.target 10 must be above policy.floor 10"),
-    ({"policy__target": "50"}, "policy.cap_24h 100 is below the 105.5 that a top-up of 100 may cost: raise it, or"),
+    ({"policy__floor": "30"}, "policy.amount 25 is below policy.floor 30: one refill would not pass it"),
+    (
+        {"policy__request_max_usd": "4", "policy__requests_at_once": "10"},
+        "policy.amount 25 is below the 40 of policy.request_max_usd times policy.requests_at_once",
+    ),
+    (
+        {"policy__request_max_usd": "2", "policy__requests_at_once": "30", "policy__target": "50"},
+        "policy.target 50 must be above the 60 of policy.request_max_usd times policy.requests_at_once",
+    ),
+    ({"policy__target": "200", "policy__floor": "95"}, "policy.topup_max 90 is below policy.floor 95"),
+    ({"policy__requests_at_once": "3"}, "policy.requests_at_once needs policy.request_max_usd"),
     ({"policy__topup_min": "50", "policy__topup_max": "20"}, "policy.topup_min 50 is above policy.topup_max 20"),
-    ({"policy__amount": "1000"}, "policy.amount 1000 is outside policy.topup_min 5 to policy.topup_max 100"),
-    ({"policy__cap_24h": "26"}, "policy.cap_24h 26 is below the 26.375 that a top-up of 25 may cost"),
+    ({"policy__amount": "1000"}, "policy.amount 1000 is outside policy.topup_min 5 to policy.topup_max 90"),
+    ({"policy__cap_24h": "26"}, "policy.cap_24h 26 is below the 26.5 that a top-up of 25 may cost"),
     ({"policy__burn_factor_max": "1"}, "policy.burn_factor_max 1 would stop at every hour faster than usual"),
     ({"policy__cap_30d": "50"}, "policy.cap_30d 50 is below policy.cap_24h 100"),
     ({"watch__poll_fastest_s": "1000"}, "watch.poll_fastest_s 1000 is above watch.poll_slowest_s 900"),
@@ -160,9 +172,12 @@ CONTRADICTIONS: list[tuple[dict[str, str], str]] = [
     ({"rails__coinbase__life_max_s": "900"}, "rails.coinbase.life_min_s must be below rails.coinbase.life_max_s"),
     ({"rails__mpp__life_max_s": "30"}, "rails.mpp.life_min_s must be below rails.mpp.life_max_s"),
     ({"rails__use": "x402"}, "api.kind openrouter does not watch what x402 buys"),
-    ({"api__kind": "x402"}, "api.kind x402 does not watch what coinbase buys"),
+    ({"api__kind": "x402", "rails__use": "coinbase"}, "api.kind x402 does not watch what coinbase buys"),
     ({"rails__use": "mpp,x402", "api__kind": "x402"}, "api.kind x402 does not watch what mpp, x402 buys"),
-    ({"rails__mpp__root": "0x" + "11" * 20}, "rails.mpp.root is another account than the key's own"),
+    (
+        {"rails__mpp__root": "0x" + "11" * 20, "rails__use": "coinbase"},
+        "rails.mpp.root is another account than the key's own",
+    ),
     (
         {"rails__use": "x402", "api__kind": "x402", "rails__x402__profile": "plain"},
         "rails.x402.recipients is empty",
@@ -182,6 +197,48 @@ def test_a_contradiction_names_both_sides(values: dict[str, str], says: str, mon
     """Settings that are fine alone and wrong together are refused together."""
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     assert says in str(refusal(environ(**values)))
+
+
+RAILS = [
+    ({}, ("mpp",)),
+    ({"api__url": "https://openrouter.ai/api/v1/"}, ("mpp",)),
+    ({"api__url": "https://WWW.OpenRouter.ai/api/v1"}, ("mpp",)),
+    ({"api__url": "https://gateway.example/v1"}, ("coinbase",)),
+    ({"api__url": "https://openrouter.ai.example/v1"}, ("coinbase",)),
+    ({"api__url": "https://gateway.example/v1", "rails__use": "mpp,coinbase"}, ("mpp", "coinbase")),
+    ({"api__kind": "x402"}, ("x402",)),
+]
+
+
+@pytest.mark.parametrize(("values", "rails"), RAILS)
+def test_the_rail_follows_the_host(values: dict[str, str], rails: tuple[str, ...]) -> None:
+    """Where nobody names a way to pay it is the one that the host's documentation describes."""
+    assert load(environ(**values)).rails_in_use == rails
+
+
+def test_a_rail_that_a_host_has_closed_is_known() -> None:
+    """Charges are gone at OpenRouter; of a gateway nothing is known, and mpp is what OpenRouter sells by."""
+    named = load(environ(rails__use="coinbase,mpp"))
+    assert "410" in str(closed(named.api, "coinbase"))
+    assert closed(named.api, "mpp") is None
+    assert closed(load(environ(api__url="https://gateway.example/v1")).api, "coinbase") is None
+    assert not ways(named).ok
+    assert ways(load(environ())).line() == "ok    way to pay             mpp, by api.url"
+
+
+@pytest.mark.parametrize(
+    ("most", "at_once", "floor"), [(None, None, 10), ("3", None, 10), ("3", "4", 12), ("11", None, 11)]
+)
+def test_the_highest_floor_holds(most: str | None, at_once: str | None, floor: int) -> None:
+    """What the requests that run at once may cost is a floor beside the dollars; one runs where no number is set."""
+    said = {"policy__request_max_usd": most, "policy__requests_at_once": at_once}
+    allowed = assembly.limits(load(environ(**{name: text for name, text in said.items() if text is not None})))
+    assert allowed.floor == Usd.of(floor)
+
+
+def test_a_target_alone_is_enough() -> None:
+    """The documented defaults do not contradict each other: a target needs no other setting beside it."""
+    assert assembly.limits(load(environ(policy__target="50"))).target == Usd.of(50)
 
 
 UNKNOWN = {
@@ -243,7 +300,7 @@ def test_environment_over_file_over_default(tmp_path: Path) -> None:
     file.write_text('mode = "observe"\n[policy]\nfloor = 12\namount = "15"\n', encoding="utf-8")
     environment = environ(policy__floor="13") | {"TOPUP_CONFIG": str(file)}
     settings = load(environment)
-    assert [settings.policy.floor, settings.policy.amount, settings.policy.topup_max] == [13, 15, 100]
+    assert [settings.policy.floor, settings.policy.amount, settings.policy.topup_max] == [13, 15, 90]
     where = {name: source for name, _, source in provenance(settings, environment)}
     assert where["policy.floor"] == "TOPUP_POLICY__FLOOR"
     assert (where["policy.amount"], where["policy.topup_max"]) == ("file", "default")

@@ -108,6 +108,17 @@ ROWS: list[Row] = [
     ("as many hours left as wanted", {"reading": reading("24")}, {"floor_hours": Decimal(24)}, Hold, Why.ABOVE_FLOOR),
     ("fewer hours left", {"reading": reading("23.9")}, {"floor_hours": Decimal(24)}, Buy, Why.BELOW_RUNWAY),
     (
+        "below what requests may cost",
+        {"reading": reading("9")},
+        {"requests_floor": Usd.of(10)},
+        Buy,
+        Why.BELOW_REQUESTS,
+    ),
+    ("below both floors", {"reading": reading("3")}, {"requests_floor": Usd.of(4)}, Buy, Why.BELOW_FLOOR),
+    ("another way by default", {"rails_before": "coinbase"}, {}, Refuse, Why.RAIL_CHANGED),
+    ("another way, above the floor", {"rails_before": "x402", "reading": reading("10")}, {}, Hold, Why.ABOVE_FLOOR),
+    ("another way, asked", {"rails_before": "x402", "asked_amount": Usd.of(5)}, {}, Refuse, Why.RAIL_CHANGED),
+    (
         "nobody knows how many hours",
         {"reading": reading("11"), "burn": None},
         {"floor_hours": Decimal(24)},

@@ -22,7 +22,7 @@ from topup.domain.reasons import Reason
 
 HERE = ROOT
 # Something was bought for these, or something is out.
-BOUGHT = {Why.BELOW_FLOOR, Why.BELOW_RUNWAY, Why.ASKED}
+BOUGHT = {Why.BELOW_FLOOR, Why.BELOW_RUNWAY, Why.BELOW_REQUESTS, Why.ASKED}
 FOLLOWED = {"sent", "unsafe", "ambiguous", "nonce_moved", "deathwatch", "halted", "taken", "resumed"}
 # Refused where nobody asks for a purchase: an outbid, a cancellation, `topup wallet limit`.
 ELSEWHERE = {"no_cancel", "no_bump", "bump_ceiling"}

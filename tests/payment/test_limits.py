@@ -27,6 +27,7 @@ from topup.domain.credits import DAY_MS, HOUR_MS, Reading
 from topup.domain.demand import Request
 from topup.domain.lifecycle import Fact, State, TopUp
 from topup.domain.money import Usd, Wei
+from topup.domain.notes import Note
 from topup.domain.policy import Buy, Why, decide, worst_spend
 from topup.ledger.store import SqliteStore
 from topup.payment.config import Account, PurchaseOrder, Route, Terms
@@ -417,6 +418,35 @@ async def test_a_runaway_is_refused_and_said_until_a_person_resumes(world: World
     assert (await stage.step()).why == "runaway"
     stage.pause("0")
     assert (await stage.until(State.DONE)).why == "below_floor"
+
+
+@pytest.mark.parametrize(
+    ("before", "settings", "waits"),
+    [
+        ("mpp", {}, True),
+        ("mpp", {"TOPUP_RAILS__USE": "coinbase"}, False),
+        ("coinbase", {}, False),
+        (None, {}, False),
+    ],
+)
+async def test_a_default_that_changes_buys_nothing(
+    world: World,
+    start: Start,
+    before: str | None,
+    settings: dict[str, str],
+    waits: bool,  # noqa: FBT001
+) -> None:
+    """An upgrade that would pay by another rail waits for a person's word; a ledger without the note is of coinbase."""
+    stage = start(settings)
+    remember(stage, days=1, per_day="0.1", until_ms=world.clock.now_ms() - HOUR_MS)
+    if before is not None:
+        stage.store.say("default", Note.RAILS, before, 1)
+    if waits:
+        assert (await stage.step()).why == Why.RAIL_CHANGED
+        assert stage.payments() == 0
+        stage.store.say("default", Note.RAILS, "coinbase", 2)  # as `topup resume` does
+    assert (await stage.until(State.DONE)).why == Why.BELOW_FLOOR
+    assert stage.store.control("default").rails == (None if before is None else "coinbase")
 
 
 async def test_an_amount_asked_for_passes_the_breaker_to_its_end(world: World, stage: Stage) -> None:

@@ -303,7 +303,7 @@ class Round:
         store, clock = self.stage.store, self.place.world.clock
         if rest.why == Why.ENDPOINT_GONE:
             self.words.append("resume")
-            store.set_gone("default", self.stage.works.settings.rails.use[0], gone=False, at_ms=clock.now_ms())
+            store.set_gone("default", self.stage.works.settings.rails_in_use[0], gone=False, at_ms=clock.now_ms())
         last = store.last_reading("default")
         if last is not None and clock.now_ms() - last.at_ms > DAY_MS + HOUR_MS:
             doubts = {doubted.doubt for doubted in store.doubted("default", last.at_ms)}

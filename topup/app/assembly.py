@@ -31,7 +31,8 @@ def account(s: Settings, wallet: bytes | None) -> Account:
     from topup.domain.dollars import TEMPO_DOLLAR  # either dollar is on the same chain
 
     chains = {COINBASE: s.chain.id, MPP: TEMPO_DOLLAR.chain_id, X402: s.chain.id}
-    return Account(s.account, wallet, tuple(Route(name, chains[name], partial(loaded, name)) for name in s.rails.use))
+    routes = tuple(Route(name, chains[name], partial(loaded, name)) for name in s.rails_in_use)
+    return Account(s.account, wallet, routes, chosen=s.rails.use is not None)
 
 
 def pay_with(s: Settings) -> Asset:
@@ -49,13 +50,14 @@ def limits(s: Settings) -> Limits:
     p, amount = s.policy, s.policy.fixed_amount
     return Limits(
         live=s.mode == "live",
-        floor=Usd(p.floor),
+        floor=Usd(p.highest_floor),
+        requests_floor=None if p.requests_floor is None else Usd(p.requests_floor),
         floor_hours=p.floor_hours,
         amount=None if amount is None else Usd(amount),
         target=None if p.target is None else Usd(p.target),
         topup_min=Usd(p.topup_min),
         topup_max=Usd(p.topup_max),
-        fee_ceiling=Bps(s.rails.fee_ceiling_bps),
+        fee_ceiling=Bps(s.fee_ceiling_bps),
         cap_24h=Usd(p.cap_24h),
         cap_30d=Usd(p.cap_30d),
         count_24h=p.count_24h,
@@ -92,7 +94,7 @@ def ceilings(s: Settings) -> Ceilings:
 def _young_s(s: Settings) -> int:
     """Return until when, in seconds, an authorization that a lost ledger signed has ended, and been posted if used."""
     lives = {MPP: s.rails.mpp.life_max_s, X402: s.rails.x402.life_max_s}
-    return max((lives.get(rail, 0) for rail in s.rails.use), default=0) + POSTED_S
+    return max((lives.get(rail, 0) for rail in s.rails_in_use), default=0) + POSTED_S
 
 
 def pace(s: Settings) -> Pace:

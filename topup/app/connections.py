@@ -33,7 +33,7 @@ from topup.domain.money import Bps
 from topup.domain.notes import Note
 from topup.domain.policy import Limits
 from topup.ledger.store import SqliteStore
-from topup.payment.config import COINBASE, MPP, X402, Terms
+from topup.payment.config import COINBASE, MPP, X402, Account, Terms
 from topup.payment.cycle import Cycle
 from topup.ports.account import Clock, Sink
 from topup.ports.budget import Budget
@@ -249,7 +249,7 @@ class Connections:
 
     def rail(self, name: str = "") -> Rail:
         """Return a way to pay, the preferred one where none is named; it is built when it is first asked for."""
-        name = name or self.settings.rails.use[0]
+        name = name or self.settings.rails_in_use[0]
         if name not in self._rails:
             builders: dict[str, Callable[[], Rail]] = {MPP: self._mpp, X402: self._x402}
             builders[COINBASE] = lambda: self.coinbase(self.pins, self._key)
@@ -323,7 +323,7 @@ class Connections:
         """The passes over the account, by the settings."""
         keys.known(self.settings)  # in observe mode, too, two names of one wallet have to be of one
         cycle = self.cycle_within(limits(self.settings))
-        for rail in self.settings.rails.use:
+        for rail in self.settings.rails_in_use:
             self.providers(funding(self.settings, rail).urls)  # a way out that is set wrong ends the start, no payment
         return cycle
 
@@ -331,8 +331,10 @@ class Connections:
         """Return passes over the account within these limits."""
         s, store = self.settings, self.store
         store.hide = self._masker
+        terms = Terms(account(s, self.paying), allowed, ceilings(s), pace(s))
+        self._agree(terms.account)
         return Cycle(
-            Terms(account(s, self.paying), allowed, ceilings(s), pace(s)),
+            terms,
             api=self.api,
             usage=self.api if isinstance(self.api, OpenRouter) else None,
             rails=self.rail,
@@ -342,6 +344,13 @@ class Connections:
             rpc_requests=lambda: sum(rpc.requests for rpc in self.rpcs),
             budget=self._budget,
         )
+
+    def _agree(self, buying: Account) -> None:
+        """Keep in the ledger by which rails is bought, where the owner has named them or nothing was bought before."""
+        store, said = self.store, self.store.control(buying.name).rails
+        begins = said is None and store.last_reading(buying.name) is None and not store.latest(buying.name, 1)
+        if (buying.chosen or begins) and said != buying.rails:
+            store.say(buying.name, Note.RAILS, buying.rails, store.now_ms(self.clock.now_ms()))
 
 
 @asynccontextmanager

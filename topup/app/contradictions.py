@@ -32,14 +32,15 @@ def _amounts(s: Settings) -> Iterator[str]:
     amount, (_, largest) = p.fixed_amount, _extremes(s)
     if p.amount is not None and p.target is not None:
         yield "policy.amount and policy.target exclude each other: remove one"
-    if p.target is not None and p.target <= p.floor:
-        yield f"policy.target {p.target} must be above policy.floor {p.floor}, or every top-up asks for the next"
+    if p.request_max_usd is None and p.requests_at_once is not None:
+        yield "policy.requests_at_once needs policy.request_max_usd: set it, or remove policy.requests_at_once"
+    yield from _passable(s)
     if p.topup_min > p.topup_max:
         yield f"policy.topup_min {p.topup_min} is above policy.topup_max {p.topup_max}"
     if amount is not None and not p.topup_min <= amount <= p.topup_max:
         yield f"policy.amount {amount} is outside policy.topup_min {p.topup_min} to policy.topup_max {p.topup_max}"
     # Up to a target the largest top-up may be needed, and one that no cap admits would be refused for ever.
-    cost = largest * (10_000 + s.rails.fee_ceiling_bps) / 10_000
+    cost = largest * (10_000 + s.fee_ceiling_bps) / 10_000
     if p.cap_24h < cost:
         lower = "amount" if amount is not None else "topup_max"
         too_low = f"policy.cap_24h {p.cap_24h} is below the {plain(cost)} that a top-up of {largest} may cost"
@@ -54,8 +55,21 @@ def _amounts(s: Settings) -> Iterator[str]:
         yield f"{above}: every payment would be refused"
 
 
+def _passable(s: Settings) -> Iterator[str]:
+    """Refuse a floor that one refill of an empty account does not reach: each refill would ask for the next."""
+    p, (_, largest) = s.policy, _extremes(s)
+    floor, own = p.highest_floor, f"policy.floor {p.floor}"
+    if p.requests_floor == floor:
+        own = f"the {plain(floor)} of policy.request_max_usd times policy.requests_at_once"
+    if p.target is not None and p.target <= floor:
+        yield f"policy.target {p.target} must be above {own}, or every top-up asks for the next"
+    elif largest < floor:
+        setting = "amount" if p.fixed_amount is not None else "topup_max"
+        yield f"policy.{setting} {largest} is below {own}: one refill would not pass it; raise it, or lower the floor"
+
+
 def _rails(s: Settings) -> Iterator[str]:
-    use, mpp, coinbase = s.rails.use, s.rails.mpp, s.rails.coinbase
+    use, mpp, coinbase = s.rails_in_use, s.rails.mpp, s.rails.coinbase
     if mpp.life_min_s >= mpp.life_max_s:
         yield "rails.mpp.life_min_s must be below rails.mpp.life_max_s"
     if coinbase.life_min_s >= coinbase.life_max_s:
@@ -79,7 +93,7 @@ def _rails(s: Settings) -> Iterator[str]:
 
 
 def _seller(s: Settings) -> Iterator[str]:
-    if s.rails.use != ("x402",):
+    if s.rails_in_use != ("x402",):
         return
     # Its models cost a tenth of a second, and most settings name no seller.
     from topup.sellers.x402_profile import profile

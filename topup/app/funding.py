@@ -75,12 +75,12 @@ class Named:
 def named(settings: Settings) -> list[Named]:
     """Return who may be paid by each rail in use whose recipients stand in the settings; nobody is asked."""
     rails = []
-    if MPP in settings.rails.use:
+    if MPP in settings.rails_in_use:
         setting, given = "rails.mpp.recipients", settings.rails.mpp.recipients
         remedy = f"`topup doctor --rail mpp` shows the offer: when its recipient stays the same, put it into {setting}"
         whose = f"by {setting}" if given else f"because {setting} is empty: its amount is bounded, not who gets it"
         rails.append(Named(MPP, setting, given, whose, "" if given else remedy))
-    if X402 in settings.rails.use:
+    if X402 in settings.rails_in_use:
         setting, given, seller = "rails.x402.recipients", settings.rails.x402.recipients, assembly.seller(settings)
         own = tuple(sorted(seller.sell.recipients))
         whose = f"by {setting}" if given else f"by the profile {seller.name}; {setting} replaces it"

@@ -167,7 +167,11 @@ class X402Section(Section):
 class RailsSection(Section):
     """The ways to buy."""
 
-    use: Many[Rail] = setting(("coinbase",), "rails in the order of preference: coinbase, mpp, x402", min_length=1)
+    use: Annotated[Many[Rail], Field(min_length=1)] | None = setting(
+        None,
+        "rails in the order of preference: coinbase, mpp, x402;"
+        " default: the one by which the host of api.url sells, which is mpp for openrouter.ai",
+    )
     young_s: int | None = setting(
         None,
         "how long a process has watched before it buys by mpp or x402 on its own;"
@@ -179,23 +183,25 @@ class RailsSection(Section):
     mpp: MppSection = MppSection()
     x402: X402Section = X402Section()
 
-    @property
-    def fee_ceiling_bps(self) -> int:
-        """Return the most any rail in use may exceed the credits asked for: the caps count with it."""
-        every = {"coinbase": self.coinbase.fee_ceiling_bps, "mpp": self.mpp.fee_ceiling_bps}
-        every["x402"] = self.x402.fee_ceiling_bps
-        return max(every[name] for name in self.use)
-
 
 class PolicySection(Section):
     """When to buy, how much, and the limits that hold whatever happens."""
 
     floor: Dollars = setting(10, "buy when the balance falls below this")
     floor_hours: Hours | None = setting(None, "also buy when less than this many hours are left")
+    request_max_usd: Dollars | None = setting(
+        None, "most that one request may cost: a seller turns a request away that the balance may not cover"
+    )
+    requests_at_once: int | None = setting(
+        None,
+        "how many such requests may run at once: also buy below request_max_usd times this; default 1 with it",
+        ge=1,
+        le=100_000,
+    )
     amount: Dollars | None = setting(None, "credits to buy each time; default 25 unless target is set")
     target: Dollars | None = setting(None, "buy up to this balance instead of a fixed amount")
     topup_min: Dollars = setting(5, "smallest top-up", ge=1)
-    topup_max: Dollars = setting(100, "largest top-up", ge=1)
+    topup_max: Dollars = setting(90, "largest top-up; with its fee it has to fit into cap_24h", ge=1)
     cap_24h: Dollars = setting(100, "most spent on credits and fees within any 24 hours")
     cap_30d: Dollars = setting(500, "most spent on credits and fees within any 30 days")
     count_24h: int = setting(6, "most top-ups within any 24 hours", ge=1, le=1000)
@@ -214,6 +220,16 @@ class PolicySection(Section):
         le=1000,
     )
     burn_floor: Dollars = setting(1, "an hour that used no more than this is never too fast")
+
+    @property
+    def requests_floor(self) -> Decimal | None:
+        """What the requests that run at once may cost together; None where no request's cost is set."""
+        return None if self.request_max_usd is None else self.request_max_usd * (self.requests_at_once or 1)
+
+    @property
+    def highest_floor(self) -> Decimal:
+        """Below what the account is refilled, whatever is used an hour."""
+        return max(self.floor, self.requests_floor or Decimal(0))
 
     @property
     def fixed_amount(self) -> Decimal | None:

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from topup.app import variables
 from topup.app.contradictions import contradictions
+from topup.app.hosts import sold_by
 from topup.app.sections import (
     ApiSection,
     ChainSection,
@@ -26,6 +27,7 @@ from topup.app.sections import (
     PolicySection,
     PostingSection,
     PriceSection,
+    Rail,
     RailsSection,
     WalletSection,
     WatchSection,
@@ -85,6 +87,18 @@ class Settings(BaseSettings):
     watch: WatchSection = WatchSection()
     posting: PostingSection = PostingSection()
     log: LogSection = LogSection()
+
+    @property
+    def rails_in_use(self) -> tuple[Rail, ...]:
+        """The rails that are bought by, in the order of preference."""
+        return self.rails.use or sold_by(self.api)
+
+    @property
+    def fee_ceiling_bps(self) -> int:
+        """The most any rail in use may exceed the credits asked for: the caps count with it."""
+        r = self.rails
+        every = {"coinbase": r.coinbase.fee_ceiling_bps, "mpp": r.mpp.fee_ceiling_bps, "x402": r.x402.fee_ceiling_bps}
+        return max(every[name] for name in self.rails_in_use)
 
 
 def names(model: type[BaseModel] = Settings, before: str = "") -> dict[str, Any]:
@@ -220,6 +234,8 @@ def provenance(settings: Settings, environ: Mapping[str, str]) -> list[tuple[str
             value = getattr(value, part)
             inside = inside.get(part) if isinstance(inside, dict) else None
         where = env_name(name) if env_name(name) in environ else "file" if inside is not None else "default"
+        if name == "rails.use" and value is None:
+            value, where = settings.rails_in_use, "default for api.url"
         rows.append((name, _masked(value), where))
     return rows
 

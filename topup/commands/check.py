@@ -62,7 +62,7 @@ async def ask_and_decide(settings: Settings, wish: PurchaseOrder) -> Answer:
     forbidden = None
     async with opened(settings) as connections:
         snapshot, decision = await _judged(connections, wish)
-        store, use = connections.store, settings.rails.use
+        store, use = connections.store, settings.rails_in_use
         gone, unfinished = store.control(settings.account).gone, store.open_topup(settings.account)
         if isinstance(decision, Buy) and allowed.live:
             rail = next((name for name in use if name not in gone), use[0])
@@ -195,7 +195,7 @@ async def ask_live(settings: Settings) -> dict[str, str]:
     """Ask the API and the chain how things stand; what cannot be learnt says "unknown" and why."""
     async with opened(settings) as connections:
         lines, reading = await _live_credits(connections)
-        for place, rail in enumerate(settings.rails.use):
+        for place, rail in enumerate(settings.rails_in_use):
             wallet = await _live_wallet(connections, rail, reading)
             lines |= {f"{name} {rail}" if place else name: says for name, says in wallet.items()}
     return lines

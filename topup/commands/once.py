@@ -7,6 +7,7 @@ from contextlib import closing
 import typer
 
 from topup.app import signals
+from topup.app.hosts import CLOSED_REMEDY, closed
 from topup.app.log import LogSink
 from topup.app.output import lost, warn
 from topup.app.settings import Settings
@@ -34,6 +35,9 @@ def answer(
     settings = load()
     if dry_run:
         return wait_for(check.ask_and_decide(settings, PurchaseOrder(wish.amount, wish.forced)))
+    for rail in settings.rails_in_use:
+        if why := closed(settings.api, rail):
+            warn(f"topup: {why}; to do: {CLOSED_REMEDY}")
     if settings.mode == "live" and sys.stdin.isatty() and not yes:
         interrupted = _asked(settings, wish)
         if interrupted is not None:

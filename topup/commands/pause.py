@@ -12,7 +12,7 @@ from topup.wire.clock import SystemClock
 
 
 def answer(*, on: bool) -> Answer:
-    """Pause, or resume: that ends a pause, a stop after failures in a row, and a rail's absence."""
+    """Pause, or resume: that ends a pause, a stop after failures in a row, a rail's absence, and doubt about a rail."""
     settings = load()
     if on:
         return noted(settings, Note.PAUSED, "1", "paused: nothing new is bought; what is out is still followed")
@@ -20,6 +20,7 @@ def answer(*, on: bool) -> Answer:
 
     for rail in RAILS:
         note(settings, Note.GONE.of(rail), "0")
+    note(settings, Note.RAILS, ",".join(settings.rails_in_use))
     return noted(settings, Note.PAUSED, "0", "resumed")
 
 

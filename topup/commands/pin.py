@@ -34,7 +34,7 @@ def answer(*, yes: bool) -> Answer:
     """Show who would be paid; ask a person, unless `yes`, and pin the recipient of a Coinbase charge."""
     settings = load()
     others = named(settings)  # whose recipients stand in the settings; a charge is asked for where one is bought
-    proposal = wait_for(propose(settings)) if COINBASE in settings.rails.use else None
+    proposal = wait_for(propose(settings)) if COINBASE in settings.rails_in_use else None
     charge, lines = proposal if proposal is not None else ({"schema": 1}, [])
     document = charge | ({"settings": [rail.document() for rail in others]} if others else {})
     lines += [rail.line() for rail in others]

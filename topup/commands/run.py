@@ -8,6 +8,7 @@ from topup import __version__
 from topup.app.assembly import limits
 from topup.app.connections import opened
 from topup.app.daemon import DAEMON, Daemon, SdNotify
+from topup.app.hosts import closed
 from topup.app.log import LogSink
 from topup.app.output import warn
 from topup.app.settings import Settings
@@ -33,6 +34,9 @@ async def _served(settings: Settings) -> Exit:
                 warn(f"topup: {mended}")
             cycle = connections.cycle
             sink.emit(_started(settings, connections.paying))
+            for rail in settings.rails_in_use:
+                if why := closed(settings.api, rail):
+                    sink.emit(events.RailClosed(rail=rail, detail=why))
             raw = settings.wallet.private_key or settings.wallet.private_key_file
             if settings.mode == "live" and raw is not None:
                 name = "wallet.private_key" if settings.wallet.private_key is not None else "wallet.private_key_file"

@@ -178,6 +178,14 @@ class RawKeyInUse(Event, level="warning"):
     setting: str
 
 
+class RailClosed(Event, level="warning"):
+    """A way to pay is set that this host is known to have closed: nothing can be bought by it."""
+
+    todo = "choose another in rails.use; `topup doctor` names the one that the host sells by"
+    rail: str
+    detail: str
+
+
 # -- the providers ----------------------------------------------------------------------------------------------
 
 

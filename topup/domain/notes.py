@@ -24,6 +24,7 @@ class Note(StrEnum):
     ADOPTED_CARRIED = "adopted_carried:"  # chain, token, payer and key of a payment that was taken over: its hash
     # What the program keeps in mind.
     GONE = "gone:"  # and a rail: "1" once its endpoint said that it is gone
+    RAILS = "rails"  # by which rails is bought, with commas: chosen by a person, or since this ledger began
     BY_HAND = "charges_by_hand"  # times of charges that belong to no top-up, with spaces between them
     CLOSED = "closed"  # the newest closing of the books, as JSON
     USAGE = "usage"  # why nothing came of the last question; its time is when the next one may be asked

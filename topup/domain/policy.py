@@ -55,6 +55,8 @@ class Limits:
     burn_floor: Usd
     # Usage that is lower by no more than this, and stays so for an hour, is believed.
     usage_fall_max: Usd = NOTHING
+    # What the requests that run at once may cost together, where that is set; `floor` is never below it.
+    requests_floor: Usd | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class Snapshot:
     resumed_ms: int = 0
     # None while nobody has compared, which holds nothing.
     spending: Spending | None = None
+    # The rails that were bought by until now, where another way would be taken that nobody has chosen.
+    rails_before: str | None = None
 
 
 class Why(Worded):
@@ -107,12 +111,17 @@ class Why(Worded):
     )
     BELOW_FLOOR = "below_floor"
     BELOW_RUNWAY = "below_runway"
+    BELOW_REQUESTS = "below_requests"
     ASKED = "asked"
     UNKNOWN = "unknown", LOOK
     STALE = "stale", "wait for another reading; policy.fresh_s says how old one may be"
     OBSERVE_ONLY = "observe_only", "set mode = live to let topup pay"
     PAUSED = "paused", "`topup resume` when it may go on"
     ENDPOINT_GONE = "endpoint_gone", "top up by hand, or point api.url at a gateway that serves it, then `topup resume`"
+    RAIL_CHANGED = (
+        "rail_changed",
+        "choose the way to pay: name it in rails.use, or say `topup resume` to pay as `topup config show` says",
+    )
     OPEN_TOPUP = "open_topup", "wait until it is finished; `topup status` says what it waits for"
     COOLDOWN = "cooldown", "wait, lower policy.cooldown_s, or skip the wait: `topup once --force`"
     BACKOFF = "backoff", "wait, lower policy.backoff_s, or skip the wait: `topup once --force`"
@@ -216,6 +225,8 @@ def _due(now: Snapshot, reading: Reading, limits: Limits) -> Buy | Hold:
         return Buy(now.asked_amount, Why.ASKED, f"asked for {now.asked_amount}")
     balance, amount = reading.balance, amount_due(reading, limits)
     if balance < limits.floor:
+        if limits.requests_floor == limits.floor:
+            return Buy(amount, Why.BELOW_REQUESTS, f"{balance} is below the {limits.floor} that requests may cost")
         return Buy(amount, Why.BELOW_FLOOR, f"{balance} is below the floor of {limits.floor}")
     left: Runway = runway(balance, limits.floor, now.burn)
     if limits.floor_hours is not None and left.to_empty_h is not None and left.to_empty_h < limits.floor_hours:
@@ -230,6 +241,9 @@ def _switches(now: Snapshot, limits: Limits) -> Hold | Refuse | None:
         return Refuse(Why.PAUSED, "buying is paused")
     if now.gone:
         return Refuse(Why.ENDPOINT_GONE, "the seller's endpoint answered that it is gone (410, 404 or 501)")
+    if now.rails_before is not None:
+        before = f"until now credits were bought by {now.rails_before}"
+        return Refuse(Why.RAIL_CHANGED, f"{before}, and rails.use names no way: by default it would be another now")
     if not limits.live:
         return Refuse(Why.OBSERVE_ONLY, "mode is observe: nothing is ever signed")
     return None

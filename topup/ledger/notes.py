@@ -18,7 +18,8 @@ class Notes(Ledger):
         said = {row["name"]: (row["value"], row["by"], row["at_ms"]) for row in rows}
         paused, by, at_ms = said.get(Note.PAUSED, ("0", "", 0))
         gone = {name.removeprefix(Note.GONE) for name in said if name.startswith(Note.GONE) and said[name][0] == "1"}
-        return Control(paused == "1", frozenset(gone), paused_by=by, resumed_ms=at_ms if paused == "0" else 0)
+        resumed_ms, (rails, _, _) = at_ms if paused == "0" else 0, said.get(Note.RAILS, (None, "", 0))
+        return Control(paused == "1", frozenset(gone), paused_by=by, resumed_ms=resumed_ms, rails=rails)
 
     def pause(self, account: str, at_ms: int) -> None:
         """Let nothing new be bought until a person resumes it."""

@@ -52,11 +52,29 @@ class Route:
 
 @dataclass(frozen=True)
 class Account:
-    """Whose credits, which wallet, and the ways to pay in the order of preference."""
+    """Whose credits, which wallet, and the ways to pay in the order of preference.
+
+    `chosen` tells that the owner has named these ways; otherwise they are the default, which another version of this
+    program may have set otherwise.
+    """
 
     name: str
     wallet: bytes | None
     routes: tuple[Route, ...]
+    chosen: bool = True
+
+    @property
+    def rails(self) -> str:
+        """The names of the ways, as the ledger keeps them."""
+        return ",".join(route.rail for route in self.routes)
+
+    def other_rails(self, agreed: str | None) -> str | None:
+        """Return by which rails was bought so far, where these are others that nobody has chosen.
+
+        `agreed` is what the ledger keeps; one that has never heard of it is of a time when coinbase was the default.
+        """
+        before = COINBASE if agreed is None else agreed
+        return None if self.chosen or before == self.rails else before
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,7 @@ class Monitor(Part):
             forced=asked.forced,
             resumed_ms=control.resumed_ms,
             spending=spending(readings, now, resumed_ms=control.resumed_ms),
+            rails_before=self._account.other_rails(control.rails),
         )
 
     async def keep(self) -> None:

@@ -33,6 +33,8 @@ class Control:
     paused_by: str = ""
     # When buying was last resumed by hand; failures before that are forgiven.
     resumed_ms: int = 0
+    # By which rails is bought, with commas between them; None in a ledger that has never heard of it.
+    rails: str | None = None
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ async def examine(environ: Mapping[str, str]) -> list[Check]:
     except TopupError as error:
         return [failed("settings", error), *skipped(LATER, "the settings cannot be read")]
     checks = [Check("settings", ok=True, says=f"mode {settings.mode}, account {settings.account}")]
+    checks.append(machine.ways(settings))
     if (file := settings_file(environ)) is not None and file.wrong:
         checks.append(machine.opened(file))
     ledger = await safely("ledger", machine.ledger(settings))

@@ -4,11 +4,23 @@ import os
 from contextlib import closing
 from pathlib import Path
 
+from topup.app import assembly
 from topup.app.exposure import Found, key_file, key_files
+from topup.app.hosts import CLOSED_REMEDY, closed
 from topup.app.settings import Settings
 from topup.commands.doctor.finding import Check, skipped
+from topup.domain.policy import Why
 from topup.ledger.location import exposed
 from topup.ledger.store import SqliteStore
+
+
+def ways(settings: Settings) -> Check:
+    """Look at the ways to pay: one that the host is known to have closed buys nothing."""
+    names = ", ".join(settings.rails_in_use)
+    wrong = [why for rail in settings.rails_in_use if (why := closed(settings.api, rail))]
+    if wrong:
+        return Check("way to pay", ok=False, says=f"{names}: {'; '.join(wrong)}", remedy=CLOSED_REMEDY)
+    return Check("way to pay", ok=True, says=f"{names}, {'by rails.use' if settings.rails.use else 'by api.url'}")
 
 
 async def ledger(settings: Settings) -> list[Check]:
@@ -24,7 +36,8 @@ async def ledger(settings: Settings) -> list[Check]:
             Check("charge endpoint", ok=True, says="never asked from this ledger"),
         ]
     with closing(SqliteStore.open_reader(directory)) as store:
-        damage, gone = store.damage(), store.control(settings.account).gone
+        damage, control = store.damage(), store.control(settings.account)
+    gone, other = control.gone, assembly.account(settings, None).other_rails(control.rails)
     pid = SqliteStore.holder(directory)
     held = f"held by process {pid}" if pid else "held by nobody that can be seen"
     return [
@@ -35,6 +48,8 @@ async def ledger(settings: Settings) -> list[Check]:
               says=f"{', '.join(sorted(gone))} answered that it is gone (410, 404 or 501), is not asked again" if gone
               else "none on record as gone; a charge is not asked for here, because every request is one",
               remedy="choose another in rails.use, or a gateway that serves it, then `topup resume`" if gone else ""),
+        *([] if other is None else [Check("rails before", ok=settings.mode != "live", remedy=Why.RAIL_CHANGED.remedy,
+              says=f"this ledger bought by {other}; nothing is bought by another way that nobody has chosen")]),
     ]  # fmt: skip
 
 

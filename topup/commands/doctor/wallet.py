@@ -23,7 +23,7 @@ async def chains(settings: Settings) -> list[Check]:
         safely("chain", contract.examined(settings, wallet))
         if rail == COINBASE
         else safely(f"{rail} chain", carried.examined(settings, funding(settings, rail), wallet))
-        for rail in settings.rails.use
+        for rail in settings.rails_in_use
     ]
     for part in await asyncio.gather(*looks):
         checks += part
@@ -50,7 +50,7 @@ def _wallet(settings: Settings) -> tuple[list[Check], bytes | None]:
 
 
 def _recipients(settings: Settings) -> list[Check]:
-    checks = [_pinned(settings)] if COINBASE in settings.rails.use else []
+    checks = [_pinned(settings)] if COINBASE in settings.rails_in_use else []
     for payee in named(settings):
         says = (
             f"{len(payee.recipients)} named {payee.whose}" if payee.recipients else f"warning: anybody, {payee.whose}"

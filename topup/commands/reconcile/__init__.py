@@ -165,4 +165,4 @@ async def _held_against_provider(connections: Connections, store: SqliteStore, c
 def _rails(settings: Settings, store: SqliteStore, wallet: bytes) -> list[str]:
     chains = {settings.chain.id, *(funding(settings, rail).dollar.chain_id for rail in LOGS)}
     sent = {t.rail for chain_id in chains for t in store.known(chain_id, wallet).topups if t.out}
-    return [rail for rail in RAILS if rail in settings.rails.use or rail in sent]
+    return [rail for rail in RAILS if rail in settings.rails_in_use or rail in sent]
