@@ -73,7 +73,7 @@ def test_an_unknown_option_or_command_is_a_usage_error(arguments: list[str]) -> 
 
 # What is asked with --json in one life with one refill.
 ASKED = (
-    *("check", "once --dry-run", "once --amount 12.5", "status", "status --live", "history", "show t"),
+    *("check", "once --dry-run", "once --amount 12.5 --yes", "status", "status --live", "history", "show t"),
     *("show t --dossier", "reconcile", "statement", "usage", "forecast", "ledger verify", "config show", "doctor"),
     *("pin", "pause", "resume", "resolve --accept-reading", "check", "sandbox", "wallet address", "wallet check"),
 )
@@ -133,7 +133,7 @@ def test_a_document_is_one_with_its_schema_and_its_amounts_are_strings(documents
 
 def test_the_purchase_stands_in_every_document(documents: dict[str, Any]) -> None:
     """`once`, `status` and `history` tell of the same transaction."""
-    bought = documents["once --amount 12.5"]
+    bought = documents["once --amount 12.5 --yes"]
     assert (bought["outcome"], bought["exit_code"], bought["topup"]["amount_usd"]) == ("done", 0, "12.5")
     hashes = bought["topup"]["tx_hashes"]
     assert len(hashes) == 1
@@ -144,10 +144,10 @@ def test_the_purchase_stands_in_every_document(documents: dict[str, Any]) -> Non
 def test_beside_a_document_the_log_is_json_on_standard_error(life: dict[str, Any]) -> None:
     """What stands on the one output is never mixed with what stands on the other."""
     logs = {asked: done.stderr for asked, done in life.items()}
-    log = logs["once --amount 12.5"]
+    log = logs["once --amount 12.5 --yes"]
     assert [e["event"] for e in events_of(log)][-2:] == ["top_up_done", "cycle_done"]
     assert len(events_of(log)) == len(log.splitlines())
-    assert {asked for asked, text in logs.items() if text} == {"once --amount 12.5"}
+    assert {asked for asked, text in logs.items() if text} == {"once --amount 12.5 --yes"}
 
 
 # -- exit codes -------------------------------------------------------------------------------------------------

@@ -303,7 +303,7 @@ async def test_once_that_is_repeated_says_it_of_the_wish(tmp_path: Path) -> None
         terms = load(house.environment() | place)
         for _ in range(3):
             sink, wish = Kept(), Wish(Usd.of(5), forced=False, name=None, uid=0)
-            once = Once(terms, wish, timeout_s=120, clock=Patient(house), sink=sink, warn=lambda _: None)
+            once = Once(terms, wish, timeout_s=120, clock=Patient(house), sink=sink, warn=lambda _: None, agreed=True)
             endings.append((await once.run(), [event.name() for event in sink.told]))
             house.wait(900)
     assert [ending.code for ending, _ in endings] == [Exit.LATER] * 3

@@ -365,7 +365,7 @@ def commanded(world: World, directory: Path, clock: Clock, timeout_s: int) -> On
     place = {"TOPUP_STATE_DIR": str(directory), "TOPUP_CONFIG": "/dev/null"}
     settings = load(world.environment() | seller(world).environment() | place | own)
     wish = Wish(Usd.of(10), forced=False, name=None, uid=0)
-    return Once(settings, wish, timeout_s=timeout_s, clock=clock, sink=Silence(), warn=lambda _: None)
+    return Once(settings, wish, timeout_s=timeout_s, clock=clock, sink=Silence(), warn=lambda _: None, agreed=True)
 
 
 async def test_a_command_that_is_put_back_with_its_memory_buys_its_wish_once(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,8 @@ class Connections:
         """
         self.settings, self.sink, self.clock = settings, sink or Quiet(), clock or SystemClock()
         self.rpcs: list[Rpc] = []
+        # Whether whoever began this command lets it buy; see `Limits.agreed`.
+        self.agreed = True
         self._ledger = ledger
         self._closing = AsyncExitStack()
         if ledger is not None:
@@ -322,7 +325,7 @@ class Connections:
     def cycle(self) -> Cycle:
         """The passes over the account, by the settings."""
         keys.known(self.settings)  # in observe mode, too, two names of one wallet have to be of one
-        cycle = self.cycle_within(limits(self.settings))
+        cycle = self.cycle_within(replace(limits(self.settings), agreed=self.agreed))
         for rail in self.settings.rails_in_use:
             self.providers(funding(self.settings, rail).urls)  # a way out that is set wrong ends the start, no payment
         return cycle

@@ -29,7 +29,8 @@ from topup.app.daemon import Daemon, SdNotify
 from topup.app.settings import load
 from topup.commands.answer import labelled
 from topup.commands.demo_ground import Ground
-from topup.commands.demo_story import Follower, fees
+from topup.commands.demo_story import Follower
+from topup.commands.story import fees
 from topup.domain import events
 from topup.domain.credits import DAY_MS
 from topup.domain.errors import Exit

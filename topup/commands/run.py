@@ -16,6 +16,7 @@ from topup.commands.answer import Answer
 from topup.commands.start import load, wait_for
 from topup.domain import events
 from topup.domain.errors import Exit
+from topup.domain.notes import Note
 from topup.ledger.store import SqliteStore
 from topup.wire.clock import SystemClock
 
@@ -33,6 +34,7 @@ async def _served(settings: Settings) -> Exit:
             for mended in store.mended:
                 warn(f"topup: {mended}")
             cycle = connections.cycle
+            store.say("", Note.SERVES, settings.account, store.now_ms(clock.now_ms()))
             sink.emit(_started(settings, connections.paying))
             for rail in settings.rails_in_use:
                 if why := closed(settings.api, rail):

@@ -19,9 +19,10 @@ from topup.app.daemon import DAEMON, PASSING, outcome_exit
 from topup.app.settings import Settings
 from topup.commands.status import topup_document
 from topup.domain import events
-from topup.domain.errors import Exit, StoreBusy, StoreError, TopupError
+from topup.domain.errors import Exit, SettingsError, StoreBusy, StoreError, TopupError
 from topup.domain.lifecycle import MONEY_OUT, TERMINAL, State, TopUp
-from topup.domain.policy import remedy
+from topup.domain.notes import Note
+from topup.domain.policy import Why, remedy
 from topup.domain.reasons import Reason
 from topup.ledger.store import SqliteStore
 from topup.payment.config import PassResult, PurchaseOrder
@@ -95,10 +96,18 @@ class Once:
     """One command, from its wish to its ending."""
 
     def __init__(
-        self, settings: Settings, wish: Wish, *, timeout_s: int, clock: Clock, sink: Sink, warn: Callable[[str], None]
+        self,
+        settings: Settings,
+        wish: Wish,
+        *,
+        timeout_s: int,
+        clock: Clock,
+        sink: Sink,
+        warn: Callable[[str], None],
+        agreed: bool,
     ) -> None:
-        """Begin to count the time; `warn` tells a person what is waited for."""
-        self._settings, self._wish, self._timeout_s = settings, wish, timeout_s
+        """Begin to count the time; `warn` tells a person what is waited for. Nothing is bought that is not `agreed`."""
+        self._settings, self._wish, self._timeout_s, self._agreed = settings, wish, timeout_s, agreed
         self._clock, self._sink, self._warn = clock, sink, warn
         self._account = settings.account
         self._young_s = assembly.pace(settings).young_s
@@ -226,6 +235,11 @@ class Once:
             error.exit_code = Exit.MONEY_MAY_HAVE_MOVED
             raise
         with contextlib.closing(reader) as store:
+            if self._number is None and SqliteStore.writer(self._settings.state_dir) == DAEMON:
+                self._served_there(store)
+                if not self._agreed:
+                    detail = "a daemon holds the ledger and buys what is due"
+                    return Ending(int(Exit.OK), "held", Why.NOT_AGREED, detail, remedy=Why.NOT_AGREED.remedy)
             try:
                 while True:
                     asked = self._row(store)
@@ -245,6 +259,15 @@ class Once:
                     await self._within(self._clock.sleep(LOOK_S))
             except Stopped:
                 return self._left_beside(store)
+
+    def _served_there(self, store: SqliteStore) -> None:
+        """Refuse a wish for an account that the daemon does not serve: it would wait for ever."""
+        served = store.told("", Note.SERVES)
+        if served not in (None, self._account) and SqliteStore.held(self._settings.state_dir):
+            raise SettingsError(
+                f"the running daemon serves the account {served}, and not {self._account}",
+                remedy="give each account a state_dir of its own, or correct account",
+            )
 
     async def _while_it_is_made(self) -> Ending | None:
         """Wait a moment while another process makes the ledger; nothing can have been asked of it yet."""
@@ -292,6 +315,7 @@ class Once:
     async def _holding(self, store: SqliteStore) -> Ending:
         """Act on the wish: nobody else can, as long as this process holds the ledger."""
         async with opened(self._settings, store, self._sink, self._clock) as connections:
+            connections.agreed = self._agreed
             cycle, asked = connections.cycle, self._row(store)
             settled = payment_status(asked, self._topup(store, asked))
             if settled in FINAL:

@@ -34,6 +34,7 @@ class Note(StrEnum):
     UNPLANNED = "unplanned"  # "1" since no payment could be planned, "0" since one could
     UNSEEN = "unseen"  # "1" since what is out could not be looked at, "0" since it could
     LEAPT = "leapt"  # how much time was last found to have gone by that no process lived through, in ms
+    SERVES = "serves"  # which account the daemon serves that took this ledger over last
     SEED = "seed"  # what tells this ledger from every other: drawn once, carried along by each copy
 
     def of(self, *parts: object) -> str:

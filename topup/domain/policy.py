@@ -57,6 +57,8 @@ class Limits:
     usage_fall_max: Usd = NOTHING
     # What the requests that run at once may cost together, where that is set; `floor` is never below it.
     requests_floor: Usd | None = None
+    # Whether whoever began this process lets it buy: a command off a terminal needs `--yes`.
+    agreed: bool = True
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ class Why(Worded):
     UNKNOWN = "unknown", LOOK
     STALE = "stale", "wait for another reading; policy.fresh_s says how old one may be"
     OBSERVE_ONLY = "observe_only", "set mode = live to let topup pay"
+    NOT_AGREED = "not_agreed", "pass --yes, answer on a terminal, or let `topup run` buy"
     PAUSED = "paused", "`topup resume` when it may go on"
     ENDPOINT_GONE = "endpoint_gone", "top up by hand, or point api.url at a gateway that serves it, then `topup resume`"
     RAIL_CHANGED = (
@@ -246,6 +249,8 @@ def _switches(now: Snapshot, limits: Limits) -> Hold | Refuse | None:
         return Refuse(Why.RAIL_CHANGED, f"{before}, and rails.use names no way: by default it would be another now")
     if not limits.live:
         return Refuse(Why.OBSERVE_ONLY, "mode is observe: nothing is ever signed")
+    if not limits.agreed:
+        return Refuse(Why.NOT_AGREED, "off a terminal nothing is bought without --yes")
     return None
 
 
