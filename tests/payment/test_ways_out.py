@@ -133,7 +133,7 @@ async def test_what_was_final_by_a_liar_does_not_jam_the_wallet(world: World, st
     wallet = bytes.fromhex(world.wallet[2:])
     assert stage.store.afterwards("default", wallet) == []
     await stage.close()
-    stage = start(honest(world, 2) | {"TOPUP_POLICY__FLOOR": "15"})
+    stage = start(honest(world, 2) | {"TOPUP_POLICY__FLOOR": "15", "TOPUP_POLICY__AMOUNT": "15"})
     world.clock.leap(24 * HOUR_MS)
     for _ in range(20):
         await stage.step()

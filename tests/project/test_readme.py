@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-import subprocess
+import tomllib
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -44,33 +43,25 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 @pytest.mark.slow
 def test_every_served_command_of_the_readme_succeeds(environment: dict[str, str]) -> None:
     """In one shell, one after the other, each exits 0 against a served world; the page on the service goes on there."""
-    script = "".join(block for mark, block in [*BLOCKS, *BLOCK.findall(SERVICE)] if mark == "test: served")
+    blocks = [block for mark, block in [*BLOCKS, *BLOCK.findall(SERVICE)] if mark == "test: served"]
+    script = "".join([f'export PATH="{tools.BIN}:$PATH"\n', *blocks])
     done = tools.shell(script, environment, "-evc")
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "topup reconcile" in done.stderr, "the last line was reached"
 
 
-def test_the_settings_of_the_readme_are_taken(tmp_path: Path) -> None:
-    """The file that a newcomer is told to write is read as it stands, and each of its names is a setting."""
-    (text,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
-    written = tmp_path / "topup.toml"
-    written.write_text(text, encoding="utf-8")
-    done = subprocess.run(
-        [tools.BIN / "topup", "config", "show", "--json"],
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TOPUP_CONFIG": str(written)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    settings = json.loads(done.stdout)["settings"]
-    assert {name: setting["value"] for name, setting in settings.items() if setting["from"] == "file"} == {
-        "mode": "observe",
-        "api.key_file": "/etc/topup/api.key",
-        "wallet.keystore": "/etc/topup/wallet.json",
-        "wallet.keystore_password_file": "/etc/topup/wallet.password",
-        "rails.use": "mpp",
-        "rails.mpp.rpc_urls": "https://rpc.tempo.xyz",
-    }
+@pytest.mark.slow
+def test_the_readme_leads_to_settings_that_work(environment: dict[str, str], tmp_path: Path) -> None:
+    """With an empty home and a key in a file; where the gateway and the chain are is all that is added here."""
+    (tmp_path / "management.key").write_text(environment["TOPUP_API__KEY"], encoding="utf-8")
+    (tmp_path / "management.key").chmod(0o600)
+    (block,) = [block for mark, block in BLOCKS if mark == "test: init"]
+    here = f"--api-url {environment['TOPUP_API__URL']}", f"--rpc-url {environment['TOPUP_CHAIN__RPC_URLS']}"
+    script = block.replace("init --watch", f"init --watch {here[0]}").replace("init --pay", f"init --pay {here[1]}")
+    done = tools.shell(script, {"PATH": environment["PATH"], "HOME": str(tmp_path)}, "-ec")
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    settings = tomllib.loads((tmp_path / ".config" / "topup" / "topup.toml").read_text(encoding="utf-8"))
+    assert (settings["mode"], settings["rails"]) == ("live", {"use": ["coinbase"]})
 
 
 def test_the_install_for_a_machine_with_a_key_works() -> None:
@@ -114,8 +105,8 @@ def test_the_benchmark_of_faults_has_as_many_stories_as_is_said() -> None:
 
 
 def test_every_block_is_run_by_somebody() -> None:
-    """Blocks are the newcomer's two commands, the served ones and the install, one each; nothing is only claimed."""
-    assert sorted(mark for mark, _ in BLOCKS) == ["", "newcomer: run", "newcomer: test", "test: served"]
+    """Blocks are the newcomer's two commands, the install, `init` and the served ones; nothing is only claimed."""
+    assert sorted(mark for mark, _ in BLOCKS) == ["", "newcomer: run", "newcomer: test", "test: init", "test: served"]
 
 
 def test_the_worst_case_is_the_default_cap() -> None:

@@ -131,8 +131,8 @@ def test_a_record_that_cannot_be_is_refused_by_name() -> None:
         assert load(own | {"TOPUP_RAILS__MPP__REALM": realm}).rails.mpp.realm == realm
     # `api.kind = "mpp"` watches one seller: with other rails, or without a path to its balance, it is refused.
     own |= {"TOPUP_API__KIND": "mpp"}
-    rail, balance = {"TOPUP_RAILS__USE": "mpp"}, {"TOPUP_RAILS__MPP__FIELDS__BALANCE_PATH": "/balance"}
-    for more in ({}, rail, balance):
+    others, balance = {"TOPUP_RAILS__USE": "mpp,coinbase"}, {"TOPUP_RAILS__MPP__FIELDS__BALANCE_PATH": "/balance"}
+    for more in ({}, others, others | balance):
         with pytest.raises(SettingsError, match=r"api\.kind mpp"):
             load(own | more)
-    load(own | rail | balance)
+    load(own | balance)

@@ -19,6 +19,7 @@ from tests import oracles
 from topup.domain.errors import FileAway, MemoryShort, SettingsError, SignerError, TopupError
 from topup.signers import keystore, new_keystore
 from topup.signers.new_keystore import fresh, write
+from topup.wire import new_files
 
 KEY = bytes.fromhex("22" * 32)
 ADDRESS = Account.from_key(KEY).address
@@ -100,13 +101,13 @@ def test_of_two_that_write_at_once_the_second_is_refused(
 ) -> None:
     """Another program takes the name between the look and the link: its file stays as it is."""
     path = tmp_path / "wallet.json"
-    honest = new_keystore._store
+    honest = new_files.store
 
     def overtaken(unfinished: Path, content: bytes) -> None:
         honest(unfinished, content)
         path.write_text("the other's", encoding="utf-8")
 
-    monkeypatch.setattr(new_keystore, "_store", overtaken)
+    monkeypatch.setattr(new_files, "store", overtaken)
     with pytest.raises(SettingsError, match="exists"):
         write(path, KEY, PASSWORD, NAMED)
     assert path.read_text(encoding="utf-8") == "the other's"
@@ -118,10 +119,10 @@ def test_a_disk_that_keeps_something_else_gets_no_name(
 ) -> None:
     """What is read back is another keystore, or cut off: no address is told, and no file stands under the name."""
     path = tmp_path / "wallet.json"
-    honest = new_keystore._store
+    honest = new_files.store
     other = json.dumps(Account.encrypt(b"\x33" * 32, PASSWORD, kdf="scrypt", iterations=2)).encode()
     for spoil in (lambda _: other, lambda content: content[:99]):
-        monkeypatch.setattr(new_keystore, "_store", lambda at, content, spoil=spoil: honest(at, spoil(content)))
+        monkeypatch.setattr(new_files, "store", lambda at, content, spoil=spoil: honest(at, spoil(content)))
         with pytest.raises((SignerError, SettingsError)):
             write(path, KEY, PASSWORD, NAMED)
         assert list(tmp_path.iterdir()) == []
@@ -141,6 +142,7 @@ import errno, json, os, signal, sys
 from pathlib import Path
 from topup.domain.errors import TopupError
 from topup.signers import keystore, new_keystore
+from topup.wire import new_files
 
 folder, fails = Path(sys.argv[1]), sys.argv[2] == "fails"
 new_keystore.SCRYPT_N = 2
@@ -186,7 +188,7 @@ while not over:
         said, made = json.loads(pipe.read() or "[null, []]")
     over = how == 0 and len(made) < number
     inside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-    left = new_keystore.leftovers(path)
+    left = new_files.leftovers(path)
     opens = keystore.opened(path, "correct horse", "it").address if path.exists() else None
     told.append({
         "how": how,

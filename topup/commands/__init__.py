@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         doctor,
         forecast,
         history,
+        init,
         ledger_verify,
         offers,
         once,

@@ -105,6 +105,30 @@ def _top(version: Annotated[bool, typer.Option("--version", help="print the vers
 
 
 @app.command()
+def init(
+    api_url: Annotated[str | None, typer.Option(help="base URL of the credits API")] = None,
+    api_key_file: Annotated[Path | None, typer.Option(help="file that holds the management key")] = None,
+    values: Annotated[
+        list[str] | None, typer.Option("--set", help="any setting, such as policy.floor=5; may repeat")
+    ] = None,
+    pay: Annotated[bool | None, typer.Option("--pay/--watch", help="let it buy from a wallet, or watch only")] = None,
+    rpc_url: Annotated[list[str] | None, typer.Option(help="provider of the chain that is paid on; may repeat")] = None,
+    keystore: Annotated[Path | None, typer.Option(help="keystore of the wallet; a new one where none is named")] = None,
+    password_file: Annotated[Path | None, typer.Option(help="file of the keystore's password")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="ask nothing: what no flag says has its default")] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask a little, try each answer, and write settings that work. Example: topup init --api-key-file key --watch."""
+    guarded(
+        lambda: commands.init.answer(
+            commands.init.Given(api_url, api_key_file, values or (), pay, rpc_url or (), keystore, password_file, yes)
+        ),
+        as_json=as_json,
+        does=True,
+    )
+
+
+@app.command()
 def run() -> None:
     """Watch the credits and refill them, until stopped. Example: TOPUP_MODE=live topup run."""
     guarded(lambda: commands.run.answer(), does=True)

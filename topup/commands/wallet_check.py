@@ -74,7 +74,7 @@ async def examined(settings: Settings) -> Answer:
     """
     account, key, checks = _whose(settings)
     seen, skipped = await _asked(settings, account, key)
-    checks += [check for one in seen for check in _judged(one, account, settings.rails.use)]
+    checks += [check for one in seen for check in _judged(one, account, settings.rails_in_use)]
     unknown = [check for check in checks if check.says.startswith("unknown:")]
     wrong = [check for check in checks if not check.ok and check not in unknown]
     code = Exit.PERSON if wrong else Exit.LATER if unknown else Exit.OK
@@ -123,7 +123,7 @@ async def _asked(settings: Settings, account: bytes, key: bytes | None) -> tuple
             (funding(settings, X402), BASE_TOKENS, {COINBASE, X402}, settings.chain),
             (funding(settings, MPP), TEMPO_TOKENS, {MPP}, settings.rails.mpp),
         ):
-            if used & set(settings.rails.use) or "rpc_urls" in said.model_fields_set:
+            if used & set(settings.rails_in_use) or "rpc_urls" in said.model_fields_set:
                 for address, (who, pays) in whose.items():
                     state = await _state(connections, funds, address, tokens)
                     seen.append(Seen(funds.chain + who, address, pays, funds, tokens, state))
@@ -146,7 +146,7 @@ async def _state(
 
 def _paying(settings: Settings) -> frozenset[bytes]:
     """Return the dollars that a rail in use pays with; no two chains have one at the same address."""
-    use = settings.rails.use
+    use = settings.rails_in_use
     own = {X402: BASE_DOLLAR.token, MPP: TEMPO_DOLLARS[settings.rails.mpp.pay_with].token}
     if pay_with(settings) is Asset.USDC:
         own[COINBASE] = BASE_DOLLAR.token

@@ -19,7 +19,7 @@ from topup.commands.answer import Answer
 from topup.commands.start import load
 from topup.domain.errors import Exit, SettingsError
 from topup.signers import new_keystore
-from topup.wire import files
+from topup.wire import files, new_files
 
 PASSWORD_MIN: Final = 8
 NAME: Final = "wallet.json"
@@ -39,7 +39,7 @@ def kept(source: Callable[[], bytes], keystore: Path | None, password_file: Path
     """Put a key into a keystore of its own; its `source` may ask a person. `also` is what else is to be done then."""
     path, named, password_file = _place(keystore, password_file)
     new_keystore.must_be_free(path, named)  # before anybody is asked for a password
-    for old in new_keystore.leftovers(path):
+    for old in new_files.leftovers(path):
         warn(f"topup: {old} was left by a command that did not end, or is being written: nothing reads it; delete it")
     key = source()
     password = _password(password_file)

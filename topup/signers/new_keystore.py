@@ -1,8 +1,7 @@
 """How is a key written into a new keystore, so that a crash leaves the whole file under its name, or nothing?
 
-The file is written under another name beside its own, made durable, opened with its password, and only then linked to
-its name. A link replaces nothing, whoever else is about to write there. What a crash leaves under the other name ends
-in `LEFTOVER`: nothing reads it, and the address of its key has been told to nobody.
+The file is written beside its name as `wire/new_files.py` says, opened with its password, and only then linked to its
+name. Of what a crash leaves there the address has been told to nobody.
 """
 
 import contextlib
@@ -18,12 +17,11 @@ from eth_account import Account
 from topup.domain.errors import FileAway, SettingsError, SignerError
 from topup.signers import keystore
 from topup.signers.local import private_key
-from topup.wire import files
+from topup.wire import files, new_files
 
 # geth's standard cost, with which eth_keyfile writes 8 for `r` and 1 for `p`; nothing weaker is offered.
 SCRYPT_N: Final = 2**18
 SCRYPT_R: Final = 8
-LEFTOVER: Final = ".unfinished"
 # How a file system says that it has no links.
 NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
 
@@ -46,15 +44,6 @@ def must_be_free(path: Path, named: str) -> None:
         )
 
 
-def leftovers(path: Path) -> list[Path]:
-    """Return what a crash has left of earlier tries to write this file."""
-    try:
-        beside = sorted(path.parent.iterdir())
-    except OSError:
-        return []
-    return [other for other in beside if other.name.startswith(_stem(path)) and other.name.endswith(LEFTOVER)]
-
-
 def write(path: Path, key: bytes, password: str, named: str) -> str:
     """Seal a key into a new file of mode 0600; return the address that the file was found to open to.
 
@@ -66,20 +55,16 @@ def write(path: Path, key: bytes, password: str, named: str) -> str:
     must_be_free(path, named)
     keystore.must_afford(SCRYPT_N * SCRYPT_R, f"{named}: sealing {path}")
     sealed = json.dumps(Account.encrypt(key, password, kdf="scrypt", iterations=SCRYPT_N)) + "\n"
-    unfinished, there = path.with_name(f"{_stem(path)}{secrets.token_hex(8)}{LEFTOVER}"), False
+    there = False
     try:
-        _make_directory(path.parent)
-        try:
-            _store(unfinished, sealed.encode())
+        new_files.make_directory(path.parent)
+        with new_files.beside(path, sealed.encode()) as unfinished:
             opened = keystore.opened(unfinished, password, named)
             if bytes(opened.key) != key:
                 raise SignerError(f"{unfinished} holds another key than was written", remedy="see what the disk says")
             os.link(unfinished, path)
             there = True
-            _sync(path.parent)
-        finally:
-            with contextlib.suppress(OSError):
-                unfinished.unlink()
+            new_files.sync(path.parent)
     except OSError as error:
         number = error.errno or 0
     else:
@@ -102,34 +87,3 @@ def write(path: Path, key: bytes, password: str, named: str) -> str:
         f"{named}: {path} cannot be written by user {os.getuid()} ({why})",
         remedy="name another file with --keystore, or see what its file system says",
     )
-
-
-def _stem(path: Path) -> str:
-    return f".{path.name}."
-
-
-def _make_directory(directory: Path) -> None:
-    missing = [above for above in (directory, *directory.parents) if not above.exists()]
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for made in missing:
-        _sync(made.parent)
-
-
-def _store(path: Path, content: bytes) -> None:
-    """Write a file that was not there, which its owner alone can read whatever the umask, down to the disk."""
-    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    try:
-        os.fchmod(descriptor, 0o600)
-        while content:
-            content = content[os.write(descriptor, content) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
