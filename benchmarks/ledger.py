@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.books import environment
+from topup.app.settings import Settings
 from topup.domain.credits import DAY_MS, HOUR_MS, spending_since
-from topup.domain.policy import Limits
 from topup.ledger.location import FILE
 from topup.ledger.store import SqliteStore
 from topup.sandbox.gateway import Conduct
@@ -250,16 +250,16 @@ def commands(place: Place, topup: str, rounds: int) -> dict[str, Any]:
     return told | {" ".join(w): command_times(place.command(*w), place.environment, rounds) for w in wanted}
 
 
-def queries(place: Place, limits: Limits, topup: str, rounds: int) -> dict[str, str]:
+def queries(place: Place, settings: Settings, topup: str, rounds: int) -> dict[str, str]:
     """Measure what the commands and a pass of the daemon ask of the ledger, within this process."""
     from topup.commands.status import status
 
     store = SqliteStore.open_reader(place.state)
     now = time.time_ns() // 1_000_000
-    bps = limits.fee_ceiling.bps
+    bps = settings.fee_ceiling_bps
     try:
         return {
-            "status": timed(lambda: status(store, ACCOUNT, limits, now), rounds),
+            "status": timed(lambda: status(store, settings, now), rounds),
             "past of 30 days": timed(lambda: store.past(ACCOUNT, now - 30 * DAY_MS, bps), rounds),
             "past of all days": timed(lambda: store.past(ACCOUNT, 0, bps), 1),
             "readings of a day": timed(lambda: store.readings(ACCOUNT, now - DAY_MS), rounds),
@@ -310,7 +310,7 @@ def sizes(place: Place) -> dict[str, int]:
     return {"file_kib": page * pages // 1024, "used_kib": page * (pages - free) // 1024, "readings": int(held)}
 
 
-def stage(place: Place, limits: Limits, rounds: int) -> dict[str, Any]:
+def stage(place: Place, settings: Settings, rounds: int) -> dict[str, Any]:
     """Measure everything on the ledger as it stands."""
     store = SqliteStore.open_reader(place.state)
     topup = store.latest(ACCOUNT, 2)[-1].id
@@ -318,7 +318,7 @@ def stage(place: Place, limits: Limits, rounds: int) -> dict[str, Any]:
     return {
         "size": sizes(place),
         "commands": commands(place, topup, rounds),
-        "queries_ms": queries(place, limits, topup, rounds),
+        "queries_ms": queries(place, settings, topup, rounds),
         "open_writer_ms": opening(place, rounds),
         "restart": place.restart(rounds),
     }
@@ -329,7 +329,6 @@ def stage(place: Place, limits: Limits, rounds: int) -> dict[str, Any]:
 
 def measure(topups: int, readings: int, rounds: int) -> dict[str, Any]:
     """Measure everything in one run: a ledger of two top-ups, one with a long past, and that one thinned."""
-    from topup.app.assembly import limits
     from topup.app.settings import load
 
     world = World(embedded, conduct=Conduct(posting_delay_ms=300), usage_usd=Decimal(5), burn_usd_per_hour=Decimal(0))
@@ -338,14 +337,14 @@ def measure(topups: int, readings: int, rounds: int) -> dict[str, Any]:
         place = Place(world, Path(temporary))
         place.buy()
         place.leave_sent()
-        allowed = limits(load({k: v for k, v in place.environment.items() if k.startswith("TOPUP_")}))
-        small = stage(place, allowed, rounds)
+        settings = load({k: v for k, v in place.environment.items() if k.startswith("TOPUP_")})
+        small = stage(place, settings, rounds)
         began = time.perf_counter()
         grow(place.state, topups, readings)
         built = time.perf_counter() - began
-        large = stage(place, allowed, rounds)
+        large = stage(place, settings, rounds)
         thinned = thinning(place)
-        after = stage(place, allowed, rounds)
+        after = stage(place, settings, rounds)
     return {
         "schema": 1,
         "python": platform.python_version(),

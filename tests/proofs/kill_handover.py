@@ -17,9 +17,9 @@ from tests.proofs.kill_worlds import House, Life, Role, held, until
 from tests.proofs.killed import ANY, COMMIT
 from tests.world import proxy
 from tests.world.served import TOPUP, Running
-from topup.app.daemon import DAEMON
 from topup.domain.errors import Exit
 from topup.domain.money import Usd
+from topup.domain.notes import DAEMON
 from topup.ledger.store import SqliteStore
 from topup.ports.ledger import Requested, Wish
 

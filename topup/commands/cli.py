@@ -168,9 +168,10 @@ def check(as_json: Json = False) -> None:
 def status(
     as_json: Json = False,
     live: Annotated[bool, typer.Option("--live", help="ask the API and the chain as well")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="look again every two seconds, until Ctrl-C")] = False,
 ) -> None:
     """Say how things stand, from the ledger. Example: topup status --json."""
-    guarded(lambda: commands.status.answer(live=live), as_json=as_json)
+    guarded(lambda: commands.status.watch() if watch else commands.status.answer(live=live), as_json=as_json)
 
 
 @app.command()

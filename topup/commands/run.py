@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from topup import __version__
 from topup.app.assembly import limits
 from topup.app.connections import opened
-from topup.app.daemon import DAEMON, Daemon, SdNotify
+from topup.app.daemon import Daemon, SdNotify
 from topup.app.hosts import closed
 from topup.app.log import LogSink
 from topup.app.output import warn
@@ -16,7 +16,7 @@ from topup.commands.answer import Answer
 from topup.commands.start import load, wait_for
 from topup.domain import events
 from topup.domain.errors import Exit
-from topup.domain.notes import Note
+from topup.domain.notes import DAEMON, Note
 from topup.ledger.store import SqliteStore
 from topup.wire.clock import SystemClock
 

@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 
 from topup.app import assembly, signals
 from topup.app.connections import opened
-from topup.app.daemon import DAEMON, PASSING, outcome_exit
+from topup.app.daemon import PASSING, outcome_exit
 from topup.app.settings import Settings
 from topup.commands.status import topup_document
 from topup.domain import events
 from topup.domain.errors import Exit, SettingsError, StoreBusy, StoreError, TopupError
 from topup.domain.lifecycle import MONEY_OUT, TERMINAL, State, TopUp
-from topup.domain.notes import Note
+from topup.domain.notes import DAEMON, Note
 from topup.domain.policy import Why, remedy
 from topup.domain.reasons import Reason
 from topup.ledger.store import SqliteStore

@@ -9,6 +9,8 @@ from typing import Final
 
 # Who says what no person has said.
 PROGRAM: Final = "topup"
+# What a daemon calls itself where it takes a ledger over; a command says its own name.
+DAEMON: Final = "daemon"
 
 
 class Note(StrEnum):

@@ -7,7 +7,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from topup.accounting.closing import BalanceAssertion, Closed
-from topup.accounting.journal import CREDITS, TAKEN_BACK, WALLET, Commodity, Entry, chained
+from topup.accounting.journal import CREDITS, TAKEN_BACK, TOKENS, WALLET, Commodity, Entry, chained
 from topup.domain.lifecycle import Attempt
 from topup.domain.notes import Note
 from topup.ledger import rows
@@ -71,6 +71,12 @@ class Journal(Notes):
                 return sums, list(self._entries(f"entry.account = ? AND entry.at_ms < ? AND {whole}", *values))
             finally:
                 self._db.rollback()
+
+    def left_wallet(self, account: str, since_ms: int) -> dict[Commodity, int]:
+        """Return what top-ups have taken out of the wallet since then, fees included, in units of each commodity."""
+        where = "entry.at_ms >= ? AND entry.topup IS NOT NULL AND line.account = ? AND line.commodity = ?"
+        sums = {name: -self._sum(where, account, since_ms, WALLET, name.value) for name in (Commodity.ETH, *TOKENS)}
+        return {name: units for name, units in sums.items() if units}
 
     def by_topup(self, account: str, end_ms: int) -> Iterator[list[Entry]]:
         """Yield the entries of each top-up up to a moment, exclusive, oldest first; one top-up is held at a time."""
