@@ -1,8 +1,9 @@
 """What do the documents say that the code already says? Writes those parts anew: `python -m tests.generate_docs`.
 
 A document keeps what people wrote; between `<!-- generated: NAME -->` and `<!-- end -->` stands what BLOCKS[NAME]
-returns. `--accept-events` also takes the events as they are now for tests/golden/events.json: only after deciding that
-an alert written against the old names may break.
+returns. FILES are written whole: the manual page, and what completes commands in shells. `--accept-events` also takes
+the events as they are now for tests/golden/events.json: only after deciding that an alert written against the old names
+may break.
 """
 
 import ast
@@ -22,10 +23,13 @@ import annotated_types as limits
 from pydantic import SecretStr
 from typer.main import get_command
 
+from tests import manual
 from tests.rooms import allowed, build, drawing, imports
 from tests.tools import ROOT
 from topup.app import assembly
 from topup.app.settings import Settings, env_name, names
+from topup.commands import completion
+from topup.commands.answer import code_of
 from topup.commands.cli import app
 from topup.domain import errors, events, lifecycle, ways_out
 from topup.domain.money import Usd
@@ -264,6 +268,13 @@ def exit_codes() -> str:
     return "\n" + table(("code", "name", "meaning"), rows) + "\n"
 
 
+def error_codes() -> str:
+    every = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.TopupError)]
+    rows = [(f"`{code_of(one)}`", str(int(one.exit_code)), sentence(one)) for one in every[1:]]
+    rows += [("`internal`", "1", "A defect of topup."), ("`usage`", "2", "The command line cannot be understood.")]
+    return "\n" + table(("code", "exit", "meaning"), sorted(rows)) + "\n"
+
+
 # -- the life of a top-up ---------------------------------------------------------------------------------------
 
 STATE, FACT = lifecycle.State, lifecycle.Fact
@@ -406,10 +417,20 @@ BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "worst-case": worst_case,
     "commands": command_entries,
     "exit-codes": exit_codes,
+    "error-codes": error_codes,
     "life": life,
     "ways": way_rows,
     "house": house,
     "rooms": rooms,
+}
+
+
+SHARE: Final = ROOT / "deploy" / "share"
+FILES: Final[dict[Path, Callable[[], str]]] = {
+    SHARE / "man" / "man1" / "topup.1": lambda: manual.page(remarks(errors.Exit)),
+    SHARE / "bash-completion" / "completions" / "topup": lambda: completion.answer("bash").file or "",
+    SHARE / "zsh" / "site-functions" / "_topup": lambda: completion.answer("zsh").file or "",
+    SHARE / "fish" / "vendor_completions.d" / "topup.fish": lambda: completion.answer("fish").file or "",
 }
 
 
@@ -425,6 +446,11 @@ def main(arguments: list[str]) -> None:
         after = render(before)
         if after != before:
             path.write_text(after, encoding="utf-8")
+            print(f"wrote {path.relative_to(ROOT)}")
+    for path, whole in FILES.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_text(encoding="utf-8") != whole():
+            path.write_text(whole(), encoding="utf-8")
             print(f"wrote {path.relative_to(ROOT)}")
     if "--accept-events" in arguments:
         GOLDEN.parent.mkdir(exist_ok=True)

@@ -92,6 +92,7 @@ REQUIRED: Final = (
     "anvil",
     "bean-check",
     "chromium",
+    "groff",
     "hadolint",
     "hledger",
     "node",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from tests.generate_docs import AGAIN, BLOCK, BLOCKS, DOCS, GOLDEN, commands, golden_events, written
+from tests.generate_docs import AGAIN, BLOCK, BLOCKS, DOCS, FILES, GOLDEN, commands, golden_events, written
 from tests.tools import ROOT
 from topup.app.settings import Settings, names
 from topup.commands.cli import app
@@ -24,6 +24,12 @@ def test_generated_parts_are_up_to_date(path: Path) -> None:
     """What stands between the marks is what the code says today."""
     text = path.read_text(encoding="utf-8")
     assert written(text) == text, AGAIN
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_generated_files_are_up_to_date(path: Path) -> None:
+    """The manual page and the completions are what the commands' declarations say today."""
+    assert path.read_text(encoding="utf-8") == FILES[path](), AGAIN
 
 
 def test_every_generated_part_stands_in_one_document() -> None:
@@ -153,11 +159,12 @@ def test_every_option_named_in_a_document_exists() -> None:
         name.removeprefix("topup "): {"--help", *(one for option in command.params for one in option.opts)}
         for name, command in commands(get_command(app), "topup")
     }
+    top = {one for option in get_command(app).params for one in option.opts}
     strange = []
     for path in DOCUMENTS:
         for said in re.findall(r"`((?:topup )?[^`\n]*--[^`\n]*)`", BLOCK.sub("", path.read_text(encoding="utf-8"))):
             named = [own for name, own in options.items() if said.removeprefix("topup ").startswith(name)]
-            known = set().union(*(named or options.values()))
+            known = top.union(*(named or options.values()))
             if not said.startswith(("python", ".venv/bin/python", "--accept")):
                 strange += [f"{path.name}: {said}" for one in re.findall(r"--[a-z-]+", said) if one not in known]
     assert strange == []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from topup.commands import (
         check,
+        completion,
         config_show,
         doctor,
         forecast,

@@ -20,8 +20,9 @@ from typing import Annotated, Literal  # noqa: E402
 import typer  # noqa: E402
 
 from topup import __version__, commands  # noqa: E402
-from topup.app.output import leave, prepare, say, warn, why_lost  # noqa: E402
-from topup.commands.answer import Answer, deliver  # noqa: E402
+from topup.app.output import document, leave, prepare, say, warn, why_lost  # noqa: E402
+from topup.commands.answer import Answer, deliver, refusal, refused  # noqa: E402
+from topup.commands.help import BOOKS, LOOK, PAY, SETTLE, SHELL, START, Commands  # noqa: E402
 from topup.domain.errors import Exit, TopupError  # noqa: E402
 
 app = typer.Typer(
@@ -32,13 +33,14 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-config = typer.Typer(help="The settings.", no_args_is_help=True, rich_markup_mode=None)
+config = typer.Typer(help="The settings.", cls=Commands, no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config, name="config")
-ledger = typer.Typer(help="The ledger itself.", no_args_is_help=True, rich_markup_mode=None)
+ledger = typer.Typer(help="The ledger itself.", cls=Commands, no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(ledger, name="ledger")
-wallet = typer.Typer(help="The wallet's key.", no_args_is_help=True, rich_markup_mode=None)
+wallet = typer.Typer(help="The wallet's key.", cls=Commands, no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(wallet, name="wallet")
 
 TIMEOUT_S = 600
@@ -76,9 +78,13 @@ def guarded(work: Callable[[], Answer], *, as_json: bool = False, does: bool = F
 
     The result of a command that only tells is its output. One that `does` something has done it, whoever reads that.
     """
+    answer = None
     try:
-        code = deliver(work(), as_json=as_json)
+        answer = work()
+        code = deliver(answer, as_json=as_json)
     except TopupError as error:
+        if as_json and answer is None:  # what has been answered has its document
+            document(refused(error))
         warn(f"topup: {error}")
         if error.remedy:
             warn(f"topup: to do: {error.remedy}")
@@ -89,8 +95,11 @@ def guarded(work: Callable[[], Answer], *, as_json: bool = False, does: bool = F
         raise typer.Exit(130) from None
     except Exception as error:  # noqa: BLE001 - its own text may hold a key or a URL: only where it came from is shown
         frames = "".join(traceback.format_tb(error.__traceback__))
+        code = getattr(error, "exit_code", Exit.INTERNAL)
+        if as_json and answer is None:
+            document(refusal("internal", f"{type(error).__name__}: a defect of topup", code, remedy="report it"))
         warn(f"{frames}topup: {type(error).__name__}: a defect of topup; please report the lines above")
-        raise typer.Exit(getattr(error, "exit_code", Exit.INTERNAL)) from None
+        raise typer.Exit(code) from None
     if (why := why_lost()) is not None:
         warn(f"topup: the output could not be written: {why}")
         code = Exit.LATER if code == Exit.OK and not does else code
@@ -104,7 +113,13 @@ def _top(version: Annotated[bool, typer.Option("--version", help="print the vers
         raise typer.Exit
 
 
-@app.command()
+@app.command(rich_help_panel=SHELL)
+def completion(shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="for which shell")]) -> None:
+    """Print the script that completes commands and options. Example: topup completion bash > topup.bash."""
+    guarded(lambda: commands.completion.answer(shell))
+
+
+@app.command(rich_help_panel=START)
 def init(
     api_url: Annotated[str | None, typer.Option(help="base URL of the credits API")] = None,
     api_key_file: Annotated[Path | None, typer.Option(help="file that holds the management key")] = None,
@@ -128,13 +143,13 @@ def init(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=PAY)
 def run() -> None:
     """Watch the credits and refill them, until stopped. Example: TOPUP_MODE=live topup run."""
     guarded(lambda: commands.run.answer(), does=True)
 
 
-@app.command()
+@app.command(rich_help_panel=PAY)
 def once(
     amount: Annotated[str | None, typer.Option(help="buy this many dollars now, regardless of the floor")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="decide and say so; buy nothing")] = False,
@@ -158,13 +173,13 @@ def once(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def check(as_json: Json = False) -> None:
     """Read and decide, buy nothing; exit 6 when a top-up is due. Example: topup check --json."""
     guarded(lambda: commands.check.answer(), as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def status(
     as_json: Json = False,
     live: Annotated[bool, typer.Option("--live", help="ask the API and the chain as well")] = False,
@@ -174,13 +189,13 @@ def status(
     guarded(lambda: commands.status.watch() if watch else commands.status.answer(live=live), as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def forecast(as_json: Json = False) -> None:
     """Say how long credits and wallet may last, from the ledger. Example: topup forecast."""
     guarded(lambda: commands.forecast.answer(), as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def history(
     as_json: Json = False, count: Annotated[int, typer.Option(min=1, max=100_000, help="how many, newest first")] = 20
 ) -> None:
@@ -188,7 +203,7 @@ def history(
     guarded(lambda: commands.history.answer(count), as_json=as_json)
 
 
-@app.command("show")
+@app.command("show", rich_help_panel=LOOK)
 def show_topup(
     topup_id: Annotated[str, typer.Argument(help="its id, or the beginning of it", show_default=False)],
     as_json: Json = False,
@@ -200,19 +215,19 @@ def show_topup(
     guarded(lambda: commands.show.answer(topup_id, for_support=for_support), as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=PAY)
 def pause(as_json: Json = False) -> None:
     """Stop deciding, signing and first sends; what is out is still followed. Example: topup pause."""
     guarded(lambda: commands.pause.answer(on=True), as_json=as_json, does=True)
 
 
-@app.command()
+@app.command(rich_help_panel=PAY)
 def resume(as_json: Json = False) -> None:
     """Go on after a pause, after failures in a row, or after a rail was gone. Example: topup resume."""
     guarded(lambda: commands.pause.answer(on=False), as_json=as_json, does=True)
 
 
-@config.command("show")
+@config.command("show", rich_help_panel=LOOK)
 def config_show(
     as_json: Json = False,
     defaults: Annotated[bool, typer.Option("--defaults", help="show the defaults and what each setting means")] = False,
@@ -221,7 +236,7 @@ def config_show(
     guarded(lambda: commands.config_show.answer(defaults=defaults), as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def sandbox(
     rail: Annotated[Literal["coinbase", "mpp", "x402"], typer.Option(help="how the credits are bought")] = "coinbase",
     pay_with: Annotated[Literal["eth", "usdc"], typer.Option(help="what a coinbase charge is paid with")] = "eth",
@@ -246,13 +261,13 @@ def sandbox(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def pin(yes: Annotated[bool, typer.Option("--yes", help="pin without asking")] = False, as_json: Json = False) -> None:
     """Show who would be paid, and pin the recipient of a Coinbase charge, asked for and unpaid. Example: topup pin."""
     guarded(lambda: commands.pin.answer(yes=yes), as_json=as_json, does=True)
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def doctor(
     as_json: Json = False,
     rail: Annotated[str | None, typer.Option(help="show what this rail's seller demands, unpaid: mpp or x402")] = None,
@@ -261,7 +276,7 @@ def doctor(
     guarded(lambda: commands.doctor.answer() if rail is None else commands.offers.answer(rail), as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=SETTLE)
 def resolve(
     topup_id: Annotated[str | None, typer.Argument(help="a top-up that needs a word", show_default=False)] = None,
     attest_unpaid: Annotated[
@@ -299,7 +314,7 @@ def resolve(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=SETTLE)
 def reconcile(
     adopt: Annotated[
         bool, typer.Option("--adopt", help="take over what only the chain knows; no daemon may run")
@@ -314,7 +329,7 @@ def reconcile(
     guarded(lambda: commands.reconcile.answer(since, take_over=adopt, yes=yes), as_json=as_json, does=adopt)
 
 
-@ledger.command("verify")
+@ledger.command("verify", rich_help_panel=BOOKS)
 def ledger_verify(
     head: Annotated[
         str | None, typer.Option(help="a hash that was printed earlier: 64 hex digits", show_default=False)
@@ -336,13 +351,13 @@ PasswordFile = Annotated[
 ]
 
 
-@wallet.command("new")
+@wallet.command("new", rich_help_panel=START)
 def wallet_new(keystore: NewKeystore = None, password_file: PasswordFile = None, as_json: Json = False) -> None:
     """Make a new key, in a keystore v3 that only its owner can read. Example: topup wallet new --password-file pw."""
     guarded(lambda: commands.wallet_new.answer(keystore, password_file), as_json=as_json, does=True)
 
 
-@wallet.command("import")
+@wallet.command("import", rich_help_panel=START)
 def wallet_import(
     key_file: Annotated[
         Path | None, typer.Option(help="file of the raw key, in hex; asked for without one", show_default=False)
@@ -360,7 +375,7 @@ def wallet_import(
     )
 
 
-@wallet.command("address")
+@wallet.command("address", rich_help_panel=START)
 def wallet_address(
     keystore: Annotated[Path | None, typer.Option(help="ask this one, not that of the settings")] = None,
     as_json: Json = False,
@@ -369,13 +384,13 @@ def wallet_address(
     guarded(lambda: commands.wallet_address.answer(keystore), as_json=as_json)
 
 
-@wallet.command("check")
+@wallet.command("check", rich_help_panel=LOOK)
 def wallet_check(as_json: Json = False) -> None:
     """Say what the wallet holds in every dollar, what it has sent, and its code. Example: topup wallet check."""
     guarded(lambda: commands.wallet_check.answer(), as_json=as_json)
 
 
-@wallet.command("limit")
+@wallet.command("limit", rich_help_panel=PAY)
 def wallet_limit(
     show: Annotated[bool, typer.Option("--show", help="only say what the chain holds; so without --amount")] = False,
     amount: Annotated[
@@ -418,7 +433,7 @@ Table = Literal["text", "json", "csv"]
 Split = Literal["day", "model", "key", "label"]
 
 
-@app.command()
+@app.command(rich_help_panel=BOOKS)
 def statement(
     month: Month = None,
     first: First = None,
@@ -432,7 +447,7 @@ def statement(
     guarded(lambda: commands.statement.answer((month, first, last), form, html), as_json=form == "json")
 
 
-@app.command()
+@app.command(rich_help_panel=BOOKS)
 def usage(
     by: Annotated[Split, typer.Option(help="by what it is split; labels are of `labels` in the settings")] = "day",
     month: Month = None,
