@@ -375,6 +375,73 @@ def test_config_show_tells_where_each_value_comes_from_and_masks_secrets(place: 
     assert settings["chain.rpc_urls"]["value"] == "http://127.0.0.1:1/…"
 
 
+def test_config_show_names_the_file_that_was_read(place: Served) -> None:
+    """Its path, whether it is there, and beside each value that is its own."""
+    file = place.directory / "mine.toml"
+    file.write_text("[policy]\ntopup_max = 50\n", encoding="utf-8")
+    assert place.document("config", "show", TOPUP_CONFIG=str(file))["file"] == {"path": str(file), "read": True}
+    lines = place.run("config", "show", TOPUP_CONFIG=str(file)).stdout.splitlines()
+    assert lines[0] == f"settings file: {file}, read"
+    assert [line.split() for line in lines if f"file {file}" in line] == [["policy.topup_max", "50", "file", str(file)]]
+    home = {"HOME": str(place.directory), "XDG_CONFIG_HOME": None, "TOPUP_CONFIG": None}
+    looked = f"{place.directory}/.config/topup/topup.toml"
+    assert place.document("config", "show", **home)["file"] == {"path": looked, "read": False}
+    first = place.run("config", "show", **home).stdout.splitlines()[0]
+    assert first == f"settings file: {looked}, which is not there; TOPUP_CONFIG can name another"
+
+
+def test_config_show_says_which_file_a_secret_is_in(place: Served) -> None:
+    """A file that a setting names, or a credential of systemd's; never what stands in it, and no star for no file."""
+    key = place.directory / "api.key"
+    key.write_text("sk-canary", encoding="utf-8")
+    alone: dict[str, str | None] = {"api__key": None, "wallet__private_key": None}
+    done = place.document("config", "show", api__key_file=str(key), wallet__private_key_file="/nowhere/key", **alone)
+    settings = done["settings"]
+    assert settings["api.key"] == {"value": "********", "from": f"api.key_file: {key}"}
+    lost = "wallet.private_key_file: /nowhere/key, which cannot be read"
+    assert settings["wallet.private_key"] == {"value": "None", "from": lost}
+    credentials = place.directory / "credentials"
+    credentials.mkdir()
+    for name in ("topup-api-key", "topup-keystore-password"):
+        (credentials / name).write_text("sk-canary", encoding="utf-8")
+    settings = place.document("config", "show", CREDENTIALS_DIRECTORY=str(credentials), mode="observe", **alone)[
+        "settings"
+    ]
+    whence = f"$CREDENTIALS_DIRECTORY: {credentials}"
+    assert settings["api.key"] == {"value": "********", "from": f"{whence}/topup-api-key"}
+    password = f"{credentials}/topup-keystore-password"
+    assert settings["wallet.keystore_password_file"] == {
+        "value": password,
+        "from": f"$CREDENTIALS_DIRECTORY: {password}",
+    }
+    assert settings["wallet.private_key"] == {"value": "None", "from": "default"}
+
+
+def test_the_meanings_of_all_settings_are_a_document_too(place: Served) -> None:
+    """`config show --defaults --json` names the variable and the meaning of each."""
+    settings = place.document("config", "show", "--defaults")["settings"]
+    assert settings["policy.floor"]["variable"] == "TOPUP_POLICY__FLOOR"
+    assert all(setting["meaning"] for setting in settings.values())
+
+
+def test_doctor_ends_in_one_line_that_sums_it_up(place: Served) -> None:
+    """How many are how, and what to mend first; a program finds the same in fields."""
+    sound = place.document("doctor")
+    statuses = [check["status"] for check in sound["checks"]]
+    counts = {"ok": statuses.count("ok"), "warnings": statuses.count("warning"), "failed": 0, "skipped": 0}
+    assert sound["summary"] == counts | {"first": None}
+    last = place.run("doctor").stdout.splitlines()[-1]
+    assert last == f"{counts['ok']} ok, {counts['warnings']} warnings, 0 failed"
+    broken = place.document("doctor", api__key="sk-wrong")
+    first = next(check for check in broken["checks"] if check["status"] == "failed")
+    summary = broken["summary"]
+    assert (summary["failed"] > 0, summary["skipped"] > 0, summary["first"]["name"]) == (True, True, first["name"])
+    last = place.run("doctor", api__key="sk-wrong").stdout.splitlines()[-1]
+    assert last.endswith(f"skipped; first mend {first['name']}: {first['remedy']}")
+    unread = place.run("doctor", policy__floor="ten").stdout.splitlines()[-1]
+    assert unread.startswith("0 ok, 0 warnings, 1 failed, 6 skipped; first mend settings: ")
+
+
 def test_resolve_wants_to_be_told_what(place: Served) -> None:
     """Nothing named, and a top-up nobody knows: a usage error each, with where to look."""
     place.run("pause")

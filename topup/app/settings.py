@@ -38,6 +38,12 @@ from topup.wire import files
 
 PREFIX = "TOPUP_"
 CONFIG = "TOPUP_CONFIG"
+# Which setting names a secret's file instead, and which of systemd's credentials holds it where neither is set.
+SECRETS = {
+    "api.key": ("api.key_file", "topup-api-key"),
+    "wallet.private_key": ("wallet.private_key_file", "topup-private-key"),
+    "wallet.keystore_password_file": ("wallet.keystore_password_file", "topup-keystore-password"),
+}
 
 
 def default_state_dir() -> Path:
@@ -236,8 +242,24 @@ def provenance(settings: Settings, environ: Mapping[str, str]) -> list[tuple[str
         where = env_name(name) if env_name(name) in environ else "file" if inside is not None else "default"
         if name == "rails.use" and value is None:
             value, where = settings.rails_in_use, "default for api.url"
+        elif value is None and name in SECRETS and (told := _from_file(settings, name)) is not None:
+            value, where = told
         rows.append((name, _masked(value), where))
     return rows
+
+
+def _from_file(settings: Settings, name: str) -> tuple[str | None, str] | None:
+    """Return what stands in for a secret that a file holds, and which file; None where none does. It is not read."""
+    whence, credential = SECRETS[name]
+    section, _, last = whence.partition(".")
+    path = getattr(getattr(settings, section), last)
+    if path is None:
+        path, whence = files.credential(credential), "$CREDENTIALS_DIRECTORY"
+    if path is None:
+        return None
+    if not os.access(path, os.R_OK):
+        return None, f"{whence}: {path}, which cannot be read"
+    return str(path) if name.endswith("_file") else "********", f"{whence}: {path}"
 
 
 def _masked(value: object) -> str:

@@ -13,7 +13,7 @@ from topup.app.exposure import settings_file
 from topup.app.settings import load
 from topup.commands.answer import Answer
 from topup.commands.doctor import account, machine, wallet
-from topup.commands.doctor.finding import Check, failed, safely, skipped
+from topup.commands.doctor.finding import Check, failed, safely, skipped, summed
 from topup.commands.start import wait_for
 from topup.domain.errors import Exit, TopupError
 
@@ -26,8 +26,9 @@ def answer() -> Answer:
     """Check that everything is in place; PERSON where anything is not."""
     checks = wait_for(examine(os.environ))
     sound = all(check.ok for check in checks)
-    document = {"schema": 1, "ok": sound, "checks": [check.document() for check in checks]}
-    return Answer(document, [check.line() for check in checks], Exit.OK if sound else Exit.PERSON)
+    summary = summed(checks)
+    document = {"schema": 1, "ok": sound, "checks": [c.document() for c in checks], "summary": summary.document()}
+    return Answer(document, [*(check.line() for check in checks), summary.line()], Exit.OK if sound else Exit.PERSON)
 
 
 async def examine(environ: Mapping[str, str]) -> list[Check]:

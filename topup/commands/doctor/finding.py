@@ -1,5 +1,6 @@
 """What was looked at, is it as it should be, and what is to be done where it is not? One line a check."""
 
+from collections import Counter
 from collections.abc import Awaitable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -23,18 +24,58 @@ class Check:
     says: str
     remedy: str = ""
 
+    @property
+    def status(self) -> str:
+        """Say in one word how it stands."""
+        if self.says.startswith("skipped:"):
+            return "skipped"
+        return "failed" if not self.ok else "warning" if self.says.startswith("warning:") else "ok"
+
     def line(self) -> str:
         """Return the check as a line for a terminal."""
-        mark = "skip" if self.says.startswith("skipped:") else "ok" if self.ok else "FAIL"
-        if self.ok and self.says.startswith("warning:"):
-            mark = "warn"
+        mark = {"skipped": "skip", "failed": "FAIL", "warning": "warn"}.get(self.status, "ok")
         to_do = f"; to do: {self.remedy}" if self.remedy else ""
         says = self.says.removeprefix("skipped: ").removeprefix("warning: ")
         return f"{mark:<5} {self.name:<22} {says}{to_do}"
 
+    @property
+    def mend(self) -> str:
+        """Say what to do about it; where nothing is known to do, what was found."""
+        return self.remedy or self.says
+
     def document(self) -> dict[str, Any]:
         """Return the check as a JSON-ready document."""
-        return {"name": self.name, "ok": self.ok, "says": self.says, "remedy": self.remedy}
+        return {"name": self.name, "ok": self.ok, "says": self.says, "remedy": self.remedy, "status": self.status}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How many checks there are of each kind, and which failure comes first; None where nothing failed."""
+
+    ok: int
+    warnings: int
+    failed: int
+    skipped: int
+    first: Check | None
+
+    def line(self) -> str:
+        """Return the summary as a line for a terminal."""
+        told = f"{self.ok} ok, {self.warnings} warning{'' if self.warnings == 1 else 's'}, {self.failed} failed"
+        told += f", {self.skipped} skipped" if self.skipped else ""
+        return told if self.first is None else f"{told}; first mend {self.first.name}: {self.first.mend}"
+
+    def document(self) -> dict[str, Any]:
+        """Return the summary as a JSON-ready document."""
+        counts = {"ok": self.ok, "warnings": self.warnings, "failed": self.failed, "skipped": self.skipped}
+        first = self.first
+        return counts | {"first": None if first is None else {"name": first.name, "remedy": first.mend}}
+
+
+def summed(checks: Sequence[Check]) -> Summary:
+    """Count the checks, and find what to mend first: what comes first depends on nothing that comes later."""
+    count = Counter(check.status for check in checks)
+    first = next((check for check in checks if check.status == "failed"), None)
+    return Summary(count["ok"], count["warning"], count["failed"], count["skipped"], first)
 
 
 def skipped(names: Sequence[str], why: str) -> list[Check]:
