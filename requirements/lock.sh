@@ -15,7 +15,7 @@ lock() {
 lock test pyproject.toml --extra sandbox --group test "$@"
 lock run pyproject.toml --constraint requirements/test.txt "$@"
 lock sandbox pyproject.toml --extra sandbox --constraint requirements/test.txt "$@"
-for group in build install node; do
+for group in build install node release; do
     lock "$group" --group "$group" "$@"
 done
 for oracle in requirements/oracles/*.in; do

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.tools import NPM, ROOT, require
+from topup import __version__
 
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
@@ -171,11 +172,17 @@ def _files(folder: Path, inside: str) -> set[str]:
 
 
 def test_the_wheel_holds_the_package_and_the_interfaces(wheel: zipfile.ZipFile) -> None:
-    """Every file of topup/, the sandbox's contracts included, and every interface of abi/ is in it; nothing else is."""
+    """It holds every file of topup/ and every interface of abi/, and what man and shells read, and nothing else.
+
+    Of topup/ the sandbox's contracts are there, too, and the mark by which type checkers know that it is typed.
+    """
     interfaces = _files(ROOT / "abi", "topup/abi")
+    shared = _files(ROOT / "deploy" / "share", f"topup-{__version__}.data/data/share")
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert interfaces
-    assert held == _files(ROOT / "topup", "topup") | interfaces
+    assert held == _files(ROOT / "topup", "topup") | interfaces | shared
+    assert "topup/py.typed" in held
+    assert any(name.endswith("/share/man/man1/topup.1") for name in shared)
 
 
 def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
@@ -185,6 +192,32 @@ def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
     assert "Requires-Python: >=3.11\n" in texts["METADATA"]
     assert texts["LICENSE"].startswith("MIT License\n\nCopyright (c) 2026 The topup authors\n")
     assert "topup = topup.commands.cli:main" in texts["entry_points.txt"]
+    assert {f"Programming Language :: Python :: {python}" for python in PYTHONS} <= {
+        line.removeprefix("Classifier: ") for line in texts["METADATA"].splitlines()
+    }
+
+
+def test_the_long_description_leads_to_the_repository(wheel: zipfile.ZipFile) -> None:
+    """Each link of the README is absolute in it, leads to a file that exists, and an image to the file itself."""
+    (name,) = [name for name in wheel.namelist() if name.endswith("/METADATA")]
+    text = wheel.read(name).decode().partition("\n\n")[2]
+    home = PROJECT["project"]["urls"]["Repository"]
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", text)
+    assert len(links) == len(re.findall(r"\]\(", (ROOT / "README.md").read_text(encoding="utf-8"))) > 10
+    for image, link in links:
+        kind = "raw" if image else "blob"
+        assert link.startswith(f"{home}/{kind}/main/")
+        assert (ROOT / link.removeprefix(f"{home}/{kind}/main/").partition("#")[0]).exists(), link
+
+
+def test_the_repository_is_named_in_one_place() -> None:
+    """Its address stands in pyproject.toml alone, and every address of the project begins with it."""
+    urls = PROJECT["project"]["urls"]
+    assert all(url.startswith(urls["Repository"]) for url in urls.values())
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    files = [ROOT / name for name in tracked.split("\0") if name and name != "pyproject.toml"]
+    naming = [path for path in files if path.is_file() and urls["Repository"].encode() in path.read_bytes()]
+    assert naming == []
 
 
 def test_readme_marks_one_line_for_each_of_its_commands() -> None:

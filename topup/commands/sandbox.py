@@ -4,10 +4,16 @@ import gc
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from topup.app.output import say
 from topup.commands.answer import Answer
 from topup.domain.errors import Exit, SettingsError
+
+EXTRA: Final = (
+    "install topup[sandbox], by the way topup came: pipx install --force 'topup[sandbox]', uv tool install "
+    "'topup[sandbox]', pip install 'topup[sandbox]'"
+)
 
 
 def answer(
@@ -27,11 +33,31 @@ def answer(
     if days is not None and keep is None:
         raise SettingsError("--days leaves a ledger, and --keep does not say where", remedy="add --keep DIRECTORY")
     try:
-        from topup.commands import demo
-        from topup.commands.demo_ground import ground
-        from topup.sandbox.faults import of_rail
-    except ModuleNotFoundError as error:
-        raise SettingsError(f"the sandbox needs {error.name}", remedy="pip install 'topup[sandbox]'") from None
+        return _shown(
+            rail, pay_with, anvil, keep, fault=fault, days=days, list_faults=list_faults, serve=serve, tell=tell
+        )
+    except ModuleNotFoundError as error:  # the embedded chain's packages are loaded where it is built
+        if (error.name or "topup").partition(".")[0] == "topup":
+            raise
+        raise SettingsError(f"the sandbox's chain is not installed: there is no {error.name}", remedy=EXTRA) from None
+
+
+def _shown(
+    rail: str,
+    pay_with: str,
+    anvil: Path | None,
+    keep: Path | None,
+    *,
+    fault: str | None,
+    days: int | None,
+    list_faults: bool,
+    serve: bool,
+    tell: Callable[[str], None],
+) -> Answer:
+    from topup.commands import demo
+    from topup.commands.demo_ground import ground
+    from topup.sandbox.faults import of_rail
+
     if days is not None and keep is not None:
         document, code = demo.live(ground(rail, pay_with, anvil), keep, days=days, say=tell)
         return Answer(document, demo.summary_of_days(document, keep), code)
