@@ -67,13 +67,13 @@ def answer(
         )
         ending = wait_for(once.run())
     # Where all is well a log that somebody reads holds no advice; a person at a terminal may want to know.
-    last = ending.line() + (to_do(ending.remedy) if sys.stderr.isatty() else "")
+    last = ending.line() + (to_do(ending.remedy) if _seen() else "")
     return Answer(ending.document(), [last], ending.code, then=lambda: _delivered(settings, ending))
 
 
 def _sink(settings: Settings, log: LogSink, clock: SystemClock) -> Sink:
     """Return who takes the events: a story for a person at a terminal, where no form of the log is asked for."""
-    if not sys.stderr.isatty() or settings.log.format != "auto" or settings.log.level == "debug":
+    if not _seen() or settings.log.format != "auto" or settings.log.level == "debug":
         return log
     return Story(warn, keys.masker(settings), clock.now_ms, settings.rails_in_use[0])
 
@@ -141,7 +141,12 @@ def _price_and_payee(settings: Settings, seen: Answer) -> list[str]:
 
 def _delivered(settings: Settings, ending: Ending) -> int:
     """Add the remedy to a printed ending, store whether it has reached its reader, and return its exit code."""
-    if ending.remedy and (ending.code or ending.repeated) and not sys.stderr.isatty():
+    if ending.remedy and (ending.code or ending.repeated) and not _seen():
         warn(f"topup: to do: {ending.remedy}")
     remember(settings, ending, reached=not lost())
     return ending.code
+
+
+def _seen() -> bool:
+    """Tell whether a person reads standard error, which may be closed."""
+    return sys.stderr is not None and sys.stderr.isatty()
