@@ -1,10 +1,11 @@
 """How do things stand? From the ledger alone, without web3 and the network, unless they are asked for."""
 
+import signal
 import sys
-import time
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from decimal import ROUND_UP, Decimal
+from threading import Event
 from typing import Any, Final
 
 from topup.accounting.journal import Commodity
@@ -66,12 +67,17 @@ def watch(*, every_s: float = 2) -> Answer:
     from rich.live import Live
     from rich.text import Text
 
-    seen = answer(live=False)
-    with suppress(KeyboardInterrupt), Live(Text("\n".join(seen.lines)), auto_refresh=False) as screen:
-        while True:
-            time.sleep(every_s)
-            seen = answer(live=False)
-            screen.update(Text("\n".join(seen.lines)), refresh=True)
+    stopped = Event()
+    # A KeyboardInterrupt would be lost where it is raised in a place that swallows it, such as a destructor.
+    before = signal.signal(signal.SIGINT, lambda *_: stopped.set())
+    try:
+        seen = answer(live=False)
+        with Live(Text("\n".join(seen.lines)), auto_refresh=False) as screen:
+            while not stopped.wait(every_s):
+                seen = answer(live=False)
+                screen.update(Text("\n".join(seen.lines)), refresh=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
     return replace(seen, lines=())
 
 
