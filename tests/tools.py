@@ -100,6 +100,7 @@ REQUIRED: Final = (
     "solc",
     "systemd-analyze",
     "uniswap",
+    "uv",
 )
 
 

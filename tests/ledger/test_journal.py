@@ -180,7 +180,7 @@ def test_a_head_that_is_none_is_named(place: Path, head: str) -> None:
     """The option and the form are named, exit 2."""
     code, told = verify(place, "--head", head)
     assert code == 2
-    assert "--head" in told["error"]
+    assert told["error"]["field"] == "--head"
 
 
 # -- against the top-ups ------------------------------------------------------------------------------------------
