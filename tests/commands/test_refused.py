@@ -68,7 +68,10 @@ def test_the_field_is_named(arguments: str, settings: dict[str, str], field: str
 
 @pytest.mark.parametrize(
     ("arguments", "field"),
-    [("nosuch", None), ("history --count 0", "--count"), ("status --nosuch", "--nosuch"), ("show", "topup_id")],
+    [
+        *(("nosuch", None), ("history --count 0", "--count"), ("status --nosuch", "--nosuch"), ("show", "topup_id")),
+        ("wallet --nosuch", "--nosuch"),
+    ],
 )
 def test_a_mistake_on_the_command_line_is_a_document_too(arguments: str, field: str | None) -> None:
     """In whatever part of the command line it is; what it is about is named, and the lines are there as well."""

@@ -83,7 +83,8 @@ class Commands(TyperGroup):
         try:
             return super().make_context(info_name, args, parent, **extra)
         except Exception as error:
-            self._refuse(error)
+            if parent is None:  # what is inside a group is told by the outermost
+                self._refuse(error)
             raise
 
     def invoke(self, ctx: Any) -> Any:
