@@ -80,6 +80,15 @@ def test_where_nothing_is_due_nobody_is_asked(place: Served) -> None:
     assert place.payments() == 0
 
 
+def test_what_is_not_allowed_is_said_before_anybody_is_asked(place: Served) -> None:
+    """With the rule that forbids it, and what to do; the same as off a terminal."""
+    code, shown = spoken(place, "--amount", "1000")
+    assert code == 3, shown
+    assert "from the wallet?" not in shown
+    assert "1000 is outside 5 to 90 in whole cents" in shown.rstrip().splitlines()[-1]
+    assert place.document("once", "--amount", "1000", "--yes")["why"] == "amount_out_of_bounds"
+
+
 @pytest.mark.parametrize("arguments", [["--amount", "12.5"], ["--force"], []])
 def test_off_a_terminal_nothing_is_bought_without_a_yes(place: Served, arguments: list[str]) -> None:
     """Neither what is asked for nor what is due; the remedy names the flag. With it, it is bought."""

@@ -53,8 +53,8 @@ def answer(
     agreed = yes or settings.mode != "live"
     if not agreed and sys.stdin.isatty():
         asked = _asked(settings, wish)
-        if not isinstance(asked, bool):
-            return Answer({}, (), asked)
+        if isinstance(asked, Answer):
+            return asked
         agreed = asked
     elif not agreed and (wish.amount is not None or wish.forced):
         why, detail = Why.NOT_AGREED, "off a terminal nothing is bought without --yes"
@@ -99,14 +99,16 @@ def _name(text: str | None) -> str | None:
     return text
 
 
-def _asked(settings: Settings, wish: Wish) -> bool | int:
-    """Show a person what would be bought, and ask; return whether anything may be, or the exit code of a Ctrl-C.
+def _asked(settings: Settings, wish: Wish) -> bool | Answer:
+    """Show a person what would be bought, and ask; return whether anything may be, or what there is to say instead.
 
     Where nothing is due there is nothing to ask, and nothing may be bought. A no is an Abort.
     """
     try:
         with signals.Raised():
             seen = wait_for(_decided(settings, wish))
+            if seen.document["decision"] == "refuse":
+                return _rehearsed(seen, wish)
             if seen.document["decision"] != "buy":
                 return False
             warn("\n".join(_price_and_payee(settings, seen)))
@@ -114,7 +116,7 @@ def _asked(settings: Settings, wish: Wish) -> bool | int:
     except (KeyboardInterrupt, typer.Abort):
         if signals.first() is None:
             raise
-        return unbegun(settings, wish, SystemClock())
+        return Answer({}, (), unbegun(settings, wish, SystemClock()))
     return True
 
 

@@ -206,6 +206,7 @@ def decide(now: Snapshot, limits: Limits) -> Decision:
         or _runaway(now, limits)
         or _budgets(now, limits, due)
         or _patience(now, limits)
+        or _unasked(limits)
         or due
     )
 
@@ -249,8 +250,6 @@ def _switches(now: Snapshot, limits: Limits) -> Hold | Refuse | None:
         return Refuse(Why.RAIL_CHANGED, f"{before}, and rails.use names no way: by default it would be another now")
     if not limits.live:
         return Refuse(Why.OBSERVE_ONLY, "mode is observe: nothing is ever signed")
-    if not limits.agreed:
-        return Refuse(Why.NOT_AGREED, "off a terminal nothing is bought without --yes")
     return None
 
 
@@ -310,6 +309,11 @@ def over_budget(amount: Usd, past: Sequence[Past], now_ms: int, limits: Limits) 
     if gas > limits.revert_gas_24h:
         return Refuse(Why.REVERT_GAS, f"reverted payments cost {gas} within 24 h")
     return None
+
+
+def _unasked(limits: Limits) -> Refuse | None:
+    """Refuse what nobody has agreed to; last, so that whatever else is wrong is said first."""
+    return None if limits.agreed else Refuse(Why.NOT_AGREED, "off a terminal nothing is bought without --yes")
 
 
 def _patience(now: Snapshot, limits: Limits) -> Hold | Refuse | None:
