@@ -151,7 +151,7 @@ def test_days_scale_with_what_was_used(steps_: list[tuple[int, int]], scale: int
 def test_hours_do_not_depend_on_the_currency(steps_: list[tuple[int, int]], scale: int) -> None:
     """Balance, floor and usage so many times larger: the usual hours are the same."""
     one = look(walked(steps_), allowed=limits(floor="5"))
-    many = look(walked(steps_, scale=scale), allowed=limits(floor=str(5 * scale)))
+    many = look(walked(steps_, scale=scale), allowed=replace(limits(floor="5"), floor=Usd.of(5 * scale)))
     assert (one.usual, one.busy, one.floor_h) == (many.usual, many.busy, many.floor_h)
 
 

@@ -328,7 +328,7 @@ def test_a_process_pays_once_through_a_bad_wire(tmp_path: Path) -> None:
             lost = [api.on("/credits/coinbase", lose(), times=1), chain.on(SEND, lose(), times=1)]
             late = chain.on("eth_getTransactionReceipt", wrong(lambda _: None), times=1)
             served = Served(world, tmp_path)
-            done = served.run("once", api__url=api.url, chain__rpc_urls=chain.url)
+            done = served.run("once", "--yes", api__url=api.url, chain__rpc_urls=chain.url)
             assert done.returncode == 0, done.stderr
             (topup,) = served.topups()
             assert topup.state is State.DONE
