@@ -123,10 +123,9 @@ def x402(rpc_url: str, key: str) -> Iterator[Oracle]:
 
 
 @contextmanager
-def x402_seller(rpc_url: str, recipient: str, key: str, version: int) -> Iterator[str]:
-    """Start the x402 package's own seller and facilitator, for this version of the protocol; return its URL."""
-    more = ["--rpc", rpc_url, "--key", key, "--pay-to", recipient, "--version", str(version)]
-    with started([str(python("x402")), "x402_server.py", *more], HERE) as process:
+def x402_seller(rpc_url: str, recipient: str, key: str) -> Iterator[str]:
+    """Start the x402 package's own seller and facilitator; return its URL."""
+    with started([str(python("x402")), "x402_server.py", rpc_url, key, recipient], HERE) as process:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
 

@@ -26,22 +26,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn  # type: ignore[import-not-found]
 from eth_account import Account
-from fastapi import FastAPI  # type: ignore[import-not-found]
 from hostile_facilitator import adapter, cli  # type: ignore[import-not-found]
-from x402 import x402Client, x402FacilitatorSync, x402ResourceServer  # type: ignore[import-not-found]
-from x402.http import (  # type: ignore[import-not-found]
-    FacilitatorConfig,
-    HTTPFacilitatorClient,
-    PaymentOption,
-    RouteConfig,
-)
+from x402 import x402Client, x402FacilitatorSync  # type: ignore[import-not-found]
+from x402.http import FacilitatorConfig, HTTPFacilitatorClient  # type: ignore[import-not-found]
 from x402.http.clients.httpx import wrapHttpxWithPayment  # type: ignore[import-not-found]
-from x402.http.middleware.fastapi import PaymentMiddlewareASGI  # type: ignore[import-not-found]
-from x402.mechanisms.evm.exact import ExactEvmServerScheme, register  # type: ignore[import-not-found]
+from x402.mechanisms.evm.exact import register  # type: ignore[import-not-found]
 from x402.mechanisms.evm.signers import FacilitatorWeb3Signer  # type: ignore[import-not-found]
 from x402.schemas import PaymentPayload, PaymentRequirements  # type: ignore[import-not-found]
+from x402_server import NETWORK, Shop  # type: ignore[import-not-found]
 
 RPC_URL, CARRIER, PAY_TO, TIMEOUT_S, FOLDER = (
     sys.argv[1],
@@ -50,7 +43,6 @@ RPC_URL, CARRIER, PAY_TO, TIMEOUT_S, FOLDER = (
     float(sys.argv[4]),
     Path(sys.argv[5]),
 )
-NETWORK, PRICE, BEGINS_CENTS, PRICE_CENTS = "eip155:8453", "$10", 100, 1000
 TRIES_MAX = 3
 
 
@@ -76,47 +68,6 @@ class Mirror:
             self._seen.add(nonce)
 
 
-class Shop:
-    """The package's own seller: ten dollars of credit for ten of USDC, in a thread of its own."""
-
-    def __init__(self, facilitator_url: str) -> None:
-        self._cents, self._paid = BEGINS_CENTS, set[str]()
-        config = FacilitatorConfig(url=facilitator_url, timeout=TIMEOUT_S)
-        server = x402ResourceServer(HTTPFacilitatorClient(config))
-        server.register(NETWORK, ExactEvmServerScheme())
-        server.on_after_settle(self._settled)
-        app = FastAPI()
-
-        @app.post("/v1/credits/topup")  # type: ignore[untyped-decorator]
-        async def topup() -> dict[str, Any]:
-            return {"ordered": True}
-
-        @app.get("/v1/credits/balance")  # type: ignore[untyped-decorator]
-        async def balance() -> dict[str, Any]:
-            return {"balance": self._cents, "balance_usdc": f"{self._cents / 100:.2f}"}
-
-        option = PaymentOption(scheme="exact", pay_to=PAY_TO, price=PRICE, network=NETWORK)
-        routes = {"POST /v1/credits/topup": RouteConfig(accepts=[option])}
-        app.add_middleware(PaymentMiddlewareASGI, server=server, routes=routes)
-        self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="off"))
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-        self._thread.start()
-        while not self._server.started:
-            self._thread.join(0.01)
-        self.url = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
-
-    def _settled(self, context: Any) -> None:
-        """Credit what the facilitator says is settled, once for each transaction."""
-        said = context.result
-        if said.success and said.transaction not in self._paid:
-            self._paid.add(said.transaction)
-            self._cents += PRICE_CENTS
-
-    def close(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(5)
-
-
 MIRROR = Mirror()
 
 
@@ -139,7 +90,8 @@ class Mirrored(adapter.HostileServer):  # type: ignore[misc]
 
     def __enter__(self) -> Any:
         super().__enter__()
-        self.shop = Shop(f"http://127.0.0.1:{self.port}")
+        config = FacilitatorConfig(url=f"http://127.0.0.1:{self.port}", timeout=TIMEOUT_S)
+        self.shop = Shop(HTTPFacilitatorClient(config), PAY_TO)
         (FOLDER / f"shop-{self.port}").write_text(self.shop.url)
         return self
 

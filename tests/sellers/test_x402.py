@@ -47,10 +47,9 @@ def settings(url: str) -> dict[str, str]:
 
 
 @pytest.mark.machine_time  # the seller has no other
-@pytest.mark.parametrize("version", [1, 2])
-async def test_the_packages_own_seller_is_paid(world: World, tmp_path: Path, version: int) -> None:
+async def test_the_packages_own_seller_is_paid(world: World, tmp_path: Path) -> None:
     """Its facilitator carries our authorization to the chain: one transfer, credits posted, books to the unit."""
-    with x402_seller(world.rpc.url, RECIPIENT, SELLER.to_hex(), version) as url:
+    with x402_seller(world.rpc.url, RECIPIENT, SELLER.to_hex()) as url:
         stage = Stage(world, tmp_path, world.clock, settings(url + "/v1"))
         topup = await stage.until(State.DONE, asked=PurchaseOrder(Usd.of(10)))
         (payment,) = topup.out
