@@ -31,11 +31,12 @@ from topup.app.settings import Settings, env_name, names
 from topup.commands import completion
 from topup.commands.answer import code_of
 from topup.commands.cli import app
-from topup.domain import errors, events, lifecycle, ways_out
+from topup.domain import errors, events, lifecycle, messages, ways_out
 from topup.domain.money import Usd
 from topup.domain.policy import worst_spend
 
 DOCS: Final = ROOT / "docs"
+MESSAGES: Final = tuple(messages.MessageKind)
 GOLDEN: Final = ROOT / "tests" / "golden" / "events.json"
 BLOCK: Final = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 AGAIN: Final = "run `python -m tests.generate_docs` and look at what changed"
@@ -411,6 +412,14 @@ def house() -> str:
     return f"\n```text\n{drawing(stands)}```\n\n{table(('room', 'what is in it', 'may import'), rows)}\n"
 
 
+def message_rows() -> str:
+    kinds = [
+        (f"`{kind.value}`", kind.tier.name.lower(), "alarm" if kind in messages.ALARMS else "") for kind in MESSAGES
+    ]
+    rows = [(*shown, kind.meaning) for shown, kind in zip(kinds, MESSAGES, strict=True)]
+    return "\n" + table(("type", "tier", "", "what has happened"), rows) + "\n"
+
+
 BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "events": event_entries,
     "settings": setting_rows,
@@ -420,6 +429,7 @@ BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "error-codes": error_codes,
     "life": life,
     "ways": way_rows,
+    "messages": message_rows,
     "house": house,
     "rooms": rooms,
 }

@@ -13,6 +13,7 @@ from topup.app.settings import Settings, names
 from topup.commands.cli import app
 from topup.domain import events
 from topup.domain.credits import Doubt
+from topup.domain.messages import MessageKind
 from topup.domain.policy import Why
 
 DOCUMENTS = [*sorted(DOCS.glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -132,9 +133,9 @@ def _called(name: str) -> list[str]:
 
 
 def test_every_setting_named_in_a_document_exists() -> None:
-    """A dotted name in code marks is a setting, or a name in a module of the package."""
-    known = set(names())
-    sections = {name.partition(".")[0] for name in known if "." in name}
+    """A dotted name in code marks is a setting, a kind of message, or a name in a module of the package."""
+    known = set(names()) | set(MessageKind)
+    sections = {name.partition(".")[0] for name in names() if "." in name}
     strange = []
     for path in DOCUMENTS:
         for said in re.findall(r"`([a-z]+\.[A-Za-z0-9_.]+)`", path.read_text(encoding="utf-8")):

@@ -10,7 +10,7 @@ import zipfile
 from importlib import metadata
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pytest
 from packaging.markers import Marker
@@ -99,6 +99,10 @@ def test_a_lock_is_complete_for_every_python(lock: str, python: str) -> None:
             assert need.specifier.contains(pins[name].version, prereleases=True), f"{need} but {pins[name].version}"
 
 
+# In which room an extra is used that does not bear its name.
+EXTRA_OF: Final = {"apprise": "wire"}
+
+
 def _imported(folder: str) -> set[str]:
     """Return which modules from outside the files of a folder under topup/ import, at whatever depth of the code."""
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "topup" / folder).rglob("*.py")]
@@ -109,15 +113,16 @@ def _imported(folder: str) -> set[str]:
 
 
 def test_what_is_imported_is_declared() -> None:
-    """No module leans on a package that only another package has brought; the embedded chain's are the sandbox's."""
+    """No module leans on a package that only another package has brought; an extra's is for one room alone."""
     brought = metadata.packages_distributions()
     declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["project"]["dependencies"]}
-    extra = {
-        canonicalize_name(Requirement(text).name) for text in PROJECT["project"]["optional-dependencies"]["sandbox"]
+    extras = {
+        EXTRA_OF.get(name, name): {canonicalize_name(Requirement(text).name) for text in texts}
+        for name, texts in PROJECT["project"]["optional-dependencies"].items()
     }
     rooms = [path.name for path in (ROOT / "topup").iterdir() if path.is_dir() and path.name != "__pycache__"]
     for room in rooms:
-        allowed = declared | extra if room == "sandbox" else declared
+        allowed = declared | extras.get(room, set())
         for module in _imported(room):
             assert {canonicalize_name(name) for name in brought[module]} & allowed, f"{room} imports {module}"
 

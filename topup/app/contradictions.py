@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from topup.app.sections import ChainSection
+from topup.app.setting_types import LOOPBACK
 from topup.chain.owners import quorum
 from topup.domain.errors import FileAway, SettingsError
 from topup.domain.money import plain
@@ -18,7 +19,7 @@ if TYPE_CHECKING:  # which are read, and then judged here
 
 def contradictions(s: Settings) -> list[str]:
     """Return every contradiction between settings, each naming the fields and the remedy."""
-    return [*_amounts(s), *_rails(s), *_seller(s), *_keys(s), *_pace(s), *_places(s)]
+    return [*_amounts(s), *_rails(s), *_seller(s), *_keys(s), *_pace(s), *_told(s), *_places(s)]
 
 
 def _extremes(s: Settings) -> tuple[Decimal, Decimal]:
@@ -143,6 +144,14 @@ def _pace(s: Settings) -> Iterator[str]:
         yield f"posting.late_s {late} is not above watch.staleness_s {stale}: every payment would look late"
     if late_large < late:
         yield f"posting.late_large_s {late_large} is below posting.late_s {late}"
+
+
+def _told(s: Settings) -> Iterator[str]:
+    n = s.notify
+    if n.email_to and n.smtp_host is None:
+        yield "notify.email_to needs notify.smtp_host: name the relay that takes e-mails"
+    if n.smtp_user is not None and n.smtp_tls == "none" and n.smtp_host not in LOOPBACK:
+        yield "notify.smtp_user would send a password unencrypted: set notify.smtp_tls to starttls or tls"
 
 
 def _places(s: Settings) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from topup.domain import events
 from topup.domain.credits import LASTING
 from topup.domain.errors import Exit, StoreFenced, TopupError
-from topup.domain.lifecycle import TopUp
+from topup.domain.lifecycle import State, TopUp
 from topup.domain.policy import Why
 from topup.domain.reasons import Reason
 from topup.payment.config import PassResult, PurchaseOrder
@@ -22,6 +22,7 @@ from topup.payment.cycle import Cycle
 from topup.ports.account import Clock, Sink
 from topup.ports.ledger import Requested, Told, Wishes
 from topup.wire.clock import SystemClock
+from topup.wire.heartbeat import Heartbeat
 
 T = TypeVar("T")
 # How long a pass may go on after a request to stop: the longest wait for one answer, and then some.
@@ -80,6 +81,7 @@ class Daemon:
     account: str
     supervisor: SdNotify
     glance_s: int = field(default=GLANCE_S, kw_only=True)
+    heartbeat: Heartbeat | None = field(default=None, kw_only=True)
     _stop: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _defects: int = field(default=0, init=False)
 
@@ -132,6 +134,8 @@ class Daemon:
         """Make one pass; return how long to wait, or None when this process should end."""
         self.supervisor.say("WATCHDOG=1")
         asked: Requested | None = None
+        if self.heartbeat is not None:
+            self.heartbeat.began()
         try:
             asked = self._take()
             wish = PurchaseOrder(asked.amount, asked.forced, asked.number) if asked is not None else None
@@ -152,6 +156,8 @@ class Daemon:
             self._failed(error, "report it; what is open is stored")
             self._give_up(asked)
             return ERROR_WAIT_S if self._defects < DEFECTS_MAX else None
+        if self.heartbeat is not None:
+            self.heartbeat.ended(well=rest.topup is None or rest.topup.state not in (State.HALTED, State.UNCREDITED))
         return rest.next_s
 
     async def _beat(self) -> None:
@@ -209,6 +215,8 @@ class Daemon:
                 self._answer(asked, "unknown: the pass failed; see the daemon's log", Reason.FAILED, begun)
 
     def _failed(self, error: Exception, remedy: str) -> None:
+        if self.heartbeat is not None:
+            self.heartbeat.ended(well=False)
         unfinished = self._unfinished()
         kind = type(error).__name__
         self.sink.emit(

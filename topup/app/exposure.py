@@ -46,6 +46,9 @@ def key_files(settings: Settings) -> dict[str, Path]:
         "wallet.keystore": wallet.keystore,
         "wallet.keystore_password_file": wallet.keystore_password_file,
         "wallet.private_key_file": wallet.private_key_file,
+        "notify.webhook_secret_file": settings.notify.webhook_secret_file,
+        "notify.smtp_password_file": settings.notify.smtp_password_file,
+        "notify.apprise_file": settings.notify.apprise_file,
     }
     return {name: path for name, path in named.items() if path is not None}
 

@@ -130,7 +130,9 @@ def access_key(s: Settings) -> bytes | None:
 
 def masker(s: Settings) -> Masker:
     """Return what masks our secrets: the API key, the wallet's, what opens it, and whatever in a URL may be one."""
-    return Masker([*secrets(s), *(part for url in (*s.chain.rpc_urls, *s.rails.mpp.rpc_urls) for part in of_url(url))])
+    told = (url for url in (s.notify.webhook_url, s.notify.heartbeat_url) if url is not None)
+    urls = (*s.chain.rpc_urls, *s.rails.mpp.rpc_urls, *told)
+    return Masker([*secrets(s), *(part for url in urls for part in of_url(url))])
 
 
 def secrets(s: Settings) -> list[str]:
@@ -139,6 +141,8 @@ def secrets(s: Settings) -> list[str]:
         (s.api.key, s.api.key_file, "topup-api-key", "api.key_file"),
         (None, s.wallet.keystore_password_file, "topup-keystore-password", "wallet.keystore_password_file"),
         (s.wallet.private_key, s.wallet.private_key_file, "topup-private-key", "wallet.private_key_file"),
+        (None, s.notify.webhook_secret_file, "topup-webhook-secret", "notify.webhook_secret_file"),
+        (None, s.notify.smtp_password_file, "topup-smtp-password", "notify.smtp_password_file"),
     )
     known_ones: list[str] = []
     for where in named:

@@ -15,14 +15,17 @@ from topup.app.setting_types import (
     Gwei,
     Hash,
     Hours,
+    Mailbox,
     Many,
     Margin,
     Prefix,
     PrivateKey,
+    QuietHours,
     Quorum,
     Realm,
     Seconds,
     Tier,
+    TierName,
     Timeout,
     Url,
     distinct,
@@ -283,6 +286,30 @@ class PostingSection(Section):
     pay_timeout_s: Timeout = setting(45, "longest wait for a seller that carries a payment to the chain")
     plan_fresh_s: int = setting(20, "oldest quote and simulation that may be signed", ge=1, le=120)
     retries_max: int = setting(2, "how often the same charge is tried again after a revert", ge=0, le=10)
+
+
+class NotifySection(Section):
+    """Who is told what happens, without looking."""
+
+    webhook_url: Url | None = setting(None, "gets each message, signed as Standard Webhooks say", repr=False)
+    webhook_secret_file: File | None = setting(None, "file that holds the webhook's secret: whsec_ and base64")
+    webhook_tier: TierName = setting("info", "least urgent message that the webhook gets: info, warning, critical")
+    heartbeat_url: Url | None = setting(
+        None, "is asked after each pass, as healthchecks.io wants it; its silence is the alarm", repr=False
+    )
+    email_to: Many[Mailbox] = setting((), "who gets e-mails")
+    email_from: Mailbox | None = setting(None, "as whom they are sent; the first of email_to where it is not set")
+    email_tier: TierName = setting("warning", "least urgent message that is sent as an e-mail")
+    smtp_host: str | None = setting(None, "relay that takes them", min_length=1, max_length=253)
+    smtp_port: int = setting(587, "its port", ge=1, le=65_535)
+    smtp_tls: Literal["starttls", "tls", "none"] = setting("starttls", "how the way to it is encrypted")
+    smtp_user: str | None = setting(None, "name that it wants", min_length=1, max_length=320)
+    smtp_password_file: File | None = setting(None, "file that holds the password that it wants")
+    apprise_file: File | None = setting(None, "file that holds URLs of Apprise, one a line; wants topup[apprise]")
+    apprise_tier: TierName = setting("warning", "least urgent message that they get")
+    quiet_hours: QuietHours | None = setting(
+        None, "hours of the day, in UTC, in which only critical messages are told, such as 22-7"
+    )
 
 
 class LogSection(Section):

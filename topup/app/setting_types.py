@@ -3,7 +3,7 @@
 import re
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -69,6 +69,25 @@ def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) != len(values):
         raise ValueError("names the same thing twice")
     return values
+
+
+def _mailbox(value: str) -> str:
+    name, sign, host = value.rpartition("@")
+    if not (sign and name and host and value.isascii() and value.isprintable() and set(value).isdisjoint(' ,;<>"')):
+        raise ValueError("expected one e-mail address, such as ops@example.com")
+    return value
+
+
+def _quiet_hours(value: object) -> object:
+    """Read hours of a day, from and until."""
+    parts = str(value).split("-") if isinstance(value, str) else value
+    try:
+        first, last = (int(part) for part in parts)  # type: ignore[attr-defined]
+    except (ValueError, TypeError):
+        first = last = -1
+    if not (0 <= first < 24 and 0 <= last < 24 and first != last):
+        raise ValueError("expected two hours of the day, from and until, such as 22-7")
+    return first, last
 
 
 def _hex(digits: int) -> Any:
@@ -170,6 +189,9 @@ Quorum = Annotated[int, Field(ge=1, le=2)]
 Address = Annotated[str, AfterValidator(written)]
 Hash = Annotated[str, AfterValidator(_hex(64))]
 Prefix = Annotated[str, AfterValidator(_prefix)]
+TierName = Literal["info", "warning", "critical"]
+Mailbox = Annotated[str, AfterValidator(_mailbox)]
+QuietHours = Annotated[tuple[int, int], BeforeValidator(_quiet_hours)]
 Url = Annotated[str, AfterValidator(_url)]
 BaseUrl = Annotated[Url, AfterValidator(_base_url)]
 File = Annotated[Path, BeforeValidator(_path)]

@@ -24,6 +24,7 @@ from topup.app.sections import (
     ChainSection,
     FeesSection,
     LogSection,
+    NotifySection,
     PolicySection,
     PostingSection,
     PriceSection,
@@ -92,6 +93,7 @@ class Settings(BaseSettings):
     fees: FeesSection = FeesSection()
     watch: WatchSection = WatchSection()
     posting: PostingSection = PostingSection()
+    notify: NotifySection = NotifySection()
     log: LogSection = LogSection()
 
     @property

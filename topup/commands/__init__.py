@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         history,
         init,
         ledger_verify,
+        notify_test,
         offers,
         once,
         pause,

@@ -43,6 +43,9 @@ app.add_typer(ledger, name="ledger")
 wallet = typer.Typer(help="The wallet's key.", cls=Commands, no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(wallet, name="wallet")
 
+notify = typer.Typer(help="Who is told what happens.", cls=Commands, no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(notify, name="notify")
+
 TIMEOUT_S = 600
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 
@@ -234,6 +237,12 @@ def config_show(
 ) -> None:
     """Print every setting, its value and where it came from; secrets are masked. Example: topup config show."""
     guarded(lambda: commands.config_show.answer(defaults=defaults), as_json=as_json)
+
+
+@notify.command("test", rich_help_panel=SETTLE)
+def notify_test(as_json: Json = False) -> None:
+    """Tell each target of [notify] that this is a test, and say what came of it. Example: topup notify test."""
+    guarded(lambda: commands.notify_test.answer(), as_json=as_json)
 
 
 @app.command(rich_help_panel=START)

@@ -1,10 +1,12 @@
 """What does the daemon need before it runs? The ledger as its writer, a log, and a first event that says what it is."""
 
+import asyncio
 import os
 from contextlib import closing
 from urllib.parse import urlsplit
 
 from topup import __version__
+from topup.app.alarms import Alarms
 from topup.app.assembly import limits
 from topup.app.connections import opened
 from topup.app.daemon import Daemon, SdNotify
@@ -12,13 +14,16 @@ from topup.app.hosts import closed
 from topup.app.log import LogSink
 from topup.app.output import warn
 from topup.app.settings import Settings
+from topup.app.telling import telling
 from topup.commands.answer import Answer
 from topup.commands.start import load, wait_for
 from topup.domain import events
 from topup.domain.errors import Exit
 from topup.domain.notes import DAEMON, Note
 from topup.ledger.store import SqliteStore
+from topup.ports.account import Sink
 from topup.wire.clock import SystemClock
+from topup.wire.heartbeat import Heartbeat
 
 
 def answer() -> Answer:
@@ -28,24 +33,40 @@ def answer() -> Answer:
 
 async def _served(settings: Settings) -> Exit:
     clock = SystemClock()
-    with closing(LogSink.of(settings, clock)) as sink:
+    with closing(LogSink.of(settings, clock)) as log:
         store = SqliteStore.open_writer(settings.state_dir, DAEMON)
-        async with opened(settings, store, sink, clock) as connections:
+        sink = Alarms(log, store, settings.account, clock)
+        async with opened(settings, store, sink, clock) as connections, telling(settings, store, clock, log) as courier:
             for mended in store.mended:
                 warn(f"topup: {mended}")
             cycle = connections.cycle
             store.say("", Note.SERVES, settings.account, store.now_ms(clock.now_ms()))
-            sink.emit(_started(settings, connections.paying))
-            for rail in settings.rails_in_use:
-                if why := closed(settings.api, rail):
-                    sink.emit(events.RailClosed(rail=rail, detail=why))
-            raw = settings.wallet.private_key or settings.wallet.private_key_file
-            if settings.mode == "live" and raw is not None:
-                name = "wallet.private_key" if settings.wallet.private_key is not None else "wallet.private_key_file"
-                sink.emit(events.RawKeyInUse(setting=name))
-            daemon = Daemon(cycle, store, clock, sink, settings.account, SdNotify(os.environ.get("NOTIFY_SOCKET")))
+            _say_how_it_starts(settings, connections.paying, sink)
+            heartbeat = Heartbeat(url, clock) if (url := settings.notify.heartbeat_url) is not None else None
+            supervisor = SdNotify(os.environ.get("NOTIFY_SOCKET"))
+            daemon = Daemon(cycle, store, clock, sink, settings.account, supervisor, heartbeat=heartbeat)
             daemon.listen()
-            return await daemon.run()
+            beside = [asyncio.create_task(courier.run())] if courier.targets else []
+            beside += [asyncio.create_task(heartbeat.run())] if heartbeat is not None else []
+            try:
+                code = await daemon.run()
+            finally:
+                for task in beside:
+                    task.cancel()
+            if heartbeat is not None:
+                await heartbeat.left(code)
+            return code
+
+
+def _say_how_it_starts(settings: Settings, wallet: bytes | None, sink: Sink) -> None:
+    sink.emit(_started(settings, wallet))
+    for rail in settings.rails_in_use:
+        if why := closed(settings.api, rail):
+            sink.emit(events.RailClosed(rail=rail, detail=why))
+    raw = settings.wallet.private_key or settings.wallet.private_key_file
+    if settings.mode == "live" and raw is not None:
+        name = "wallet.private_key" if settings.wallet.private_key is not None else "wallet.private_key_file"
+        sink.emit(events.RawKeyInUse(setting=name))
 
 
 def _started(settings: Settings, wallet: bytes | None) -> events.Started:

@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from topup.app import assembly, signals
+from topup.app.alarms import Alarms
 from topup.app.connections import opened
 from topup.app.daemon import PASSING, outcome_exit
 from topup.app.settings import Settings
+from topup.app.telling import telling
 from topup.commands.status import topup_document
 from topup.domain import events
 from topup.domain.errors import Exit, SettingsError, StoreBusy, StoreError, TopupError
@@ -314,7 +316,11 @@ class Once:
 
     async def _holding(self, store: SqliteStore) -> Ending:
         """Act on the wish: nobody else can, as long as this process holds the ledger."""
-        async with opened(self._settings, store, self._sink, self._clock) as connections:
+        sink = Alarms(self._sink, store, self._account, self._clock)
+        async with (
+            opened(self._settings, store, sink, self._clock) as connections,
+            telling(self._settings, store, self._clock, self._sink),
+        ):
             connections.agreed = self._agreed
             cycle, asked = connections.cycle, self._row(store)
             settled = payment_status(asked, self._topup(store, asked))

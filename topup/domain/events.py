@@ -186,6 +186,24 @@ class RailClosed(Event, level="warning"):
     detail: str
 
 
+class MessageSetAside(Event, level="error"):
+    """A message will not be delivered: its target has refused it for good, or for three days nobody took it."""
+
+    todo = "see the target and its settings in [notify]; `topup notify test` tries it"
+    target: str
+    message: str
+    detail: str
+
+
+class TargetFailed(Event, level="error"):
+    """Nobody takes messages at a target of [notify]: it is tried again, ever more rarely."""
+
+    todo = "see the target and its settings in [notify]; `topup notify test` tries it"
+    target: str
+    detail: str
+    tries: int
+
+
 # -- the providers ----------------------------------------------------------------------------------------------
 
 

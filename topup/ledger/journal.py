@@ -11,7 +11,7 @@ from topup.accounting.journal import CREDITS, TAKEN_BACK, TOKENS, WALLET, Commod
 from topup.domain.lifecycle import Attempt
 from topup.domain.notes import Note
 from topup.ledger import rows
-from topup.ledger.notes import Notes
+from topup.ledger.outbox import Outbox
 from topup.ledger.rows import Broken
 
 NOTHING_YET = b""
@@ -36,7 +36,7 @@ class Audit:
     gaps: tuple[str, ...] = ()
 
 
-class Journal(Notes):
+class Journal(Outbox):
     """The journal of each account, and up to where it is closed.
 
     Whatever reads entries raises `Broken` where one does not balance, or holds what no entry can.

@@ -354,6 +354,29 @@ CREATE TABLE taken (
 ) STRICT;
 """
 
+# What is told to people and programs that are not looking.
+NINTH = """
+CREATE TABLE message (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  account TEXT NOT NULL,
+  subject TEXT NOT NULL,           -- a top-up, or an alarm: its messages are told in their order
+  kind TEXT NOT NULL,
+  tier INTEGER NOT NULL,           -- the higher ones first
+  at_ms INTEGER NOT NULL,
+  body TEXT NOT NULL               -- JSON
+) STRICT;
+CREATE INDEX message_time ON message (at_ms);
+CREATE TABLE delivery (
+  message INTEGER NOT NULL REFERENCES message (id) ON DELETE CASCADE,
+  target TEXT NOT NULL,
+  tries INTEGER NOT NULL,
+  next_ms INTEGER,                 -- when it is tried again; null when that is over
+  ended_ms INTEGER,                -- delivered, or set aside
+  outcome TEXT NOT NULL,
+  PRIMARY KEY (message, target)
+) STRICT, WITHOUT ROWID;
+"""
+
 # After this version the entries that are there are chained.
 CHAINED_FROM = 4
-MIGRATIONS: tuple[str, ...] = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH)
+MIGRATIONS: tuple[str, ...] = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH, NINTH)

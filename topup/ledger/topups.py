@@ -5,6 +5,7 @@ from typing import Any
 
 from topup.domain.errors import StoreFenced
 from topup.domain.lifecycle import TERMINAL, Attempt, ChargeRow, Fact, Plan, State, TopUp, advance
+from topup.domain.messages import of_state
 from topup.domain.notes import PROGRAM, Note
 from topup.ledger import database, rows
 from topup.ledger.journal import Journal
@@ -181,6 +182,10 @@ class TopUps(Journal):
                 f"top-up {topup.id} is no longer {topup.state}", remedy="only one topup may work on a ledger"
             )
         self._arrow(topup.id, at_ms, fact.value, state, detail)
+        kind = of_state(state, reason) if state is not topup.state else None
+        if kind is not None:
+            told = {"topup_id": topup.id, "state": state.value, "reason": reason, "amount_usd": str(topup.amount)}
+            self._tell(topup.account, topup.id, kind, at_ms, told | {"rail": topup.rail, "why": topup.why})
 
     def _arrow(self, topup_id: str, at_ms: int, fact: str, state: State, detail: str) -> None:
         self._insert("move", topup=topup_id, at_ms=at_ms, fact=fact, state=state.value, detail=self.hide(detail))

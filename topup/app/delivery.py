@@ -1,0 +1,126 @@
+"""How do messages leave the outbox? Beside the passes, which never wait for it; at least once, with back-off."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from topup.domain import events
+from topup.domain.credits import HOUR_MS
+from topup.domain.errors import TopupError
+from topup.domain.messages import Tier
+from topup.ports.account import Clock, Sink
+from topup.ports.outbox import Message, Outbox, Undelivered
+
+# How often it is looked whether there is something to tell.
+LOOK_S: Final = 5
+# And after a defect, which will hardly mend itself.
+DEFECT_S: Final = 300
+FIRST_WAIT_MS: Final = 30_000
+WAIT_MAX_MS: Final = 3_600_000
+PATIENCE_MS: Final = 3 * 86_400_000
+# After so many tries in vain a target is said to be dead.
+DEAD_AFTER: Final = 5
+
+
+class Target(Protocol):
+    """Whoever is told."""
+
+    async def send(self, name: str, at_s: int, document: Mapping[str, Any]) -> None:
+        """Give it one message under its id; raise `Undelivered` where it is not taken."""
+
+    async def close(self) -> None:
+        """Close what is open."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A target, and what it wants to hear: nothing less urgent than `least`; in the quiet hours only what is critical.
+
+    `quiet` are hours of the day in UTC, from and until.
+    """
+
+    target: Target
+    least: Tier = Tier.INFO
+    quiet: tuple[int, int] | None = None
+
+    def quiet_until(self, tier: int, now_ms: int) -> int | None:
+        """Return when a message may be told that has to wait for the end of the quiet hours; None: now."""
+        if self.quiet is None or tier >= Tier.CRITICAL:
+            return None
+        first, last = self.quiet
+        hour, length = now_ms // HOUR_MS % 24, (last - first) % 24
+        past = (hour - first) % 24
+        return (now_ms // HOUR_MS + length - past) * HOUR_MS if past < length else None
+
+
+@dataclass(frozen=True)
+class Courier:
+    """Tells the targets of an account what is due to them; `targets` by the name under which the ledger knows them."""
+
+    outbox: Outbox
+    targets: Mapping[str, Listener]
+    account: str
+    clock: Clock
+    sink: Sink
+
+    def follow(self) -> None:
+        """Begin to tell targets that are new; what was before is not told to them."""
+        for name in self.targets:
+            self.outbox.follow(self.account, name, self._now())
+
+    async def run(self) -> None:
+        """Deliver until cancelled; a ledger that cannot be read is tried again, and so is a defect, said."""
+        while True:
+            rest_s = LOOK_S
+            try:
+                await self.deliver()
+            except TopupError:
+                pass  # the pass says what is wrong with the ledger
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with telling must not end it unheard
+                rest_s = DEFECT_S
+                self.sink.emit(events.TargetFailed(target="", detail=f"a defect: {type(error).__name__}", tries=0))
+            await self.clock.sleep(rest_s)
+
+    async def deliver(self) -> None:
+        """Tell each target what is due to it now; a slow one keeps no other waiting."""
+        await asyncio.gather(*(self._deliver_to(name, listener) for name, listener in self.targets.items()))
+
+    async def _deliver_to(self, name: str, listener: Listener) -> None:
+        # What is behind another of its subject comes up once that is over.
+        while due := self.outbox.due(self.account, name, self._now()):
+            for message in due:
+                await self._send(name, listener, message)
+
+    async def _send(self, name: str, listener: Listener, message: Message) -> None:
+        if message.tier < listener.least:
+            self.outbox.pass_over(message, name, self._now())
+            return
+        until_ms = listener.quiet_until(message.tier, self._now())
+        if until_ms is not None:
+            self.outbox.wait(message, name, until_ms)
+            return
+        try:
+            await listener.target.send(message.id, self._now() // 1000, message.document())
+        except Undelivered as error:
+            self._not_taken(name, message, error)
+        else:
+            self.outbox.accepted(message, name, self._now())
+
+    def _not_taken(self, name: str, message: Message, error: Undelivered) -> None:
+        now, tries = self._now(), self.outbox.tries(message, name) + 1
+        if error.final or now - message.at_ms > PATIENCE_MS:
+            self.outbox.set_aside(message, name, now, str(error))
+            self.sink.emit(events.MessageSetAside(target=name, message=message.kind.value, detail=str(error)))
+            return
+        self.outbox.retry(message, name, now + min(FIRST_WAIT_MS * 2 ** min(tries - 1, 10), WAIT_MAX_MS), str(error))
+        if tries == DEAD_AFTER:
+            self.sink.emit(events.TargetFailed(target=name, detail=str(error), tries=tries))
+
+    def _now(self) -> int:
+        return self.outbox.now_ms(self.clock.now_ms())
+
+    async def close(self) -> None:
+        """Close every target."""
+        for listener in self.targets.values():
+            await listener.target.close()

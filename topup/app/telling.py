@@ -1,0 +1,64 @@
+"""Who is told what happens, by the settings, and when is there time to tell it?"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from topup.app.delivery import Courier, Listener
+from topup.app.sections import NotifySection
+from topup.app.settings import Settings, secret
+from topup.domain.errors import TopupError
+from topup.domain.messages import Tier
+from topup.ports.account import Clock, Sink
+from topup.ports.outbox import Outbox
+from topup.wire.apprise import Apprise
+from topup.wire.email import Email
+from topup.wire.webhook import Webhook, secret_of
+
+# How long a process that ends gives its last messages.
+LAST_S: Final = 10
+
+
+def targets(settings: Settings) -> dict[str, Listener]:
+    """Return who is told, by name; a SettingsError where a secret cannot be read, or a relay is missing."""
+    notify, told = settings.notify, dict[str, Listener]()
+    if notify.webhook_url is not None:
+        text = secret(None, notify.webhook_secret_file, "topup-webhook-secret", "notify.webhook_secret_file")
+        webhook = Webhook(notify.webhook_url, secret_of(text) if text is not None else None)
+        told["webhook"] = Listener(webhook, Tier[notify.webhook_tier.upper()], notify.quiet_hours)
+    if notify.email_to:
+        told["email"] = Listener(_email(notify), Tier[notify.email_tier.upper()], notify.quiet_hours)
+    text = secret(None, notify.apprise_file, "topup-apprise", "notify.apprise_file")
+    if text is not None:
+        told["apprise"] = Listener(Apprise(text), Tier[notify.apprise_tier.upper()], notify.quiet_hours)
+    return told
+
+
+def _email(notify: NotifySection) -> Email:
+    password = secret(None, notify.smtp_password_file, "topup-smtp-password", "notify.smtp_password_file")
+    return Email(
+        notify.smtp_host or "localhost",
+        notify.smtp_port,
+        notify.smtp_tls,
+        notify.email_from or notify.email_to[0],
+        notify.email_to,
+        notify.smtp_user or "",
+        password or "",
+    )
+
+
+@asynccontextmanager
+async def telling(settings: Settings, outbox: Outbox, clock: Clock, sink: Sink) -> AsyncIterator[Courier]:
+    """Give the courier of these settings, let it tell the last messages in the end, and close it."""
+    courier = Courier(outbox, targets(settings), settings.account, clock, sink)
+    with contextlib.suppress(TopupError):
+        courier.follow()
+    try:
+        yield courier
+    finally:
+        with contextlib.suppress(TopupError, TimeoutError):
+            async with asyncio.timeout(LAST_S):
+                await courier.deliver()
+        await courier.close()

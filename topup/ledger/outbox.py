@@ -1,0 +1,131 @@
+"""What has still to be told to whom? Messages, each stored with the fact that it tells of, and their deliveries.
+
+A message is delivered to each target at least once, under one id. Those of a subject go in their order: while one of
+them is due to a target, the later ones wait. A target that is new is told nothing old.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from topup.domain.json_document import read
+from topup.domain.messages import MessageKind
+from topup.domain.notes import Note
+from topup.ledger import database
+from topup.ledger.notes import Notes
+from topup.ports.outbox import Message
+
+# What is older than this has been delivered, or set aside, long ago.
+KEPT_MS: Final = 30 * 86_400_000
+
+
+class Outbox(Notes):
+    """Messages and their deliveries."""
+
+    def alarm(self, account: str, kind: MessageKind, at_ms: int, *, on: bool, **data: str) -> bool:
+        """Raise or end an alarm, and tell of it where it was not so before; both in one transaction."""
+        name = Note.ALARM.of(kind.value)
+        with self._db_errors(), database.transaction(self._db):
+            if (self.told(account, name) == "1") is on:
+                return False
+            self._say(account, name, str(int(on)), at_ms)
+            self._tell(account, kind.value, kind, at_ms, {"state": "firing" if on else "resolved", **data})
+        return True
+
+    def tell(self, account: str, subject: str, kind: MessageKind, at_ms: int, **data: str) -> Message:
+        """Store a message that is no part of anything else."""
+        with self._db_errors(), database.transaction(self._db):
+            number = self._tell(account, subject, kind, at_ms, data)
+        return self._message(number)
+
+    def _tell(self, account: str, subject: str, kind: MessageKind, at_ms: int, data: Mapping[str, str]) -> int:
+        """Store a message within the transaction of what it tells of."""
+        self._db.execute("DELETE FROM message WHERE at_ms < ?", (at_ms - KEPT_MS,))
+        hidden = {name: self.hide(text) for name, text in data.items()}
+        body = json.dumps({"account": account, "subject": subject, **hidden})
+        return self._insert(
+            "message", account=account, subject=subject, kind=kind.value, tier=int(kind.tier), at_ms=at_ms, body=body
+        )
+
+    def follow(self, account: str, target: str, now_ms: int) -> None:
+        """Begin to tell a target that was not known, from here on."""
+        name = Note.TARGET.of(target)
+        if self.told(account, name) is None:
+            newest = self._one("SELECT coalesce(max(id), 0) FROM message")[0]
+            self.say(account, name, str(newest), now_ms)
+
+    def due(self, account: str, target: str, now_ms: int) -> list[Message]:
+        """Return what this target is to be told now, the most urgent first; of each subject the oldest alone."""
+        since = int(self.told(account, Note.TARGET.of(target)) or 0)
+        sql = (
+            "SELECT min(message.id) FROM message LEFT JOIN delivery ON delivery.message = message.id"
+            " AND delivery.target = ? WHERE message.account = ? AND message.id > ? AND delivery.ended_ms IS NULL"
+            " GROUP BY message.subject"
+        )
+        # The first of its subject waits for its own time: what comes after it waits with it.
+        firsts = [self._message(row[0]) for row in self._all(sql, target, account, since)]
+        unfinished = self._all("SELECT message, next_ms FROM delivery WHERE target = ? AND ended_ms IS NULL", target)
+        waits = {row["message"]: row["next_ms"] for row in unfinished}
+        ready = [message for message in firsts if (waits.get(message.number) or 0) <= now_ms]
+        return sorted(ready, key=lambda message: (-message.tier, message.number))
+
+    def tries(self, message: Message, target: str) -> int:
+        """Return how often a message was sent to a target in vain."""
+        rows = self._all("SELECT tries FROM delivery WHERE message = ? AND target = ?", message.number, target)
+        return int(rows[0]["tries"]) if rows else 0
+
+    def accepted(self, message: Message, target: str, at_ms: int) -> None:
+        """Store that a target has taken a message."""
+        self._deliver(message, target, self.tries(message, target) + 1, ended_ms=at_ms, outcome="delivered")
+
+    def retry(self, message: Message, target: str, next_ms: int, why: str) -> None:
+        """Store that a message could not be delivered, and when it is tried again."""
+        self._deliver(message, target, self.tries(message, target) + 1, next_ms=next_ms, outcome=self.hide(why))
+
+    def wait(self, message: Message, target: str, next_ms: int) -> None:
+        """Store that a message may be told from then on; nobody has tried yet."""
+        self._deliver(message, target, self.tries(message, target), next_ms=next_ms, outcome="waits for its hour")
+
+    def pass_over(self, message: Message, target: str, at_ms: int) -> None:
+        """Store that a target does not want to hear this."""
+        self._deliver(message, target, 0, ended_ms=at_ms, outcome="not wanted")
+
+    def set_aside(self, message: Message, target: str, at_ms: int, why: str) -> None:
+        """Store that a message will not be delivered any more, and why."""
+        said = f"aside: {self.hide(why)}"
+        self._deliver(message, target, self.tries(message, target) + 1, ended_ms=at_ms, outcome=said)
+
+    def deliveries(self, account: str) -> list[dict[str, Any]]:
+        """Return what became of the messages to each target, newest first."""
+        sql = (
+            "SELECT message.id, kind, message.at_ms, target, tries, next_ms, ended_ms, outcome FROM delivery"
+            " JOIN message ON message.id = delivery.message WHERE account = ? ORDER BY message.id DESC"
+        )
+        return [dict(row) for row in self._all(sql, account)]
+
+    def _deliver(
+        self,
+        message: Message,
+        target: str,
+        tries: int,
+        *,
+        outcome: str,
+        next_ms: int | None = None,
+        ended_ms: int | None = None,
+    ) -> None:
+        sql = "INSERT OR REPLACE INTO delivery VALUES (?,?,?,?,?,?)"
+        with self._db_errors(), database.transaction(self._db):
+            self._db.execute(sql, (message.number, target, tries, next_ms, ended_ms, outcome))
+
+    def _message(self, number: int) -> Message:
+        row = self._one("SELECT * FROM message WHERE id = ?", number)
+        seed = self.told("", Note.SEED) or ""
+        return Message(
+            number,
+            row["subject"],
+            MessageKind(row["kind"]),
+            row["tier"],
+            row["at_ms"],
+            read(row["body"].encode()),
+            seed,
+        )
