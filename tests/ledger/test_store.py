@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import resource
 import shutil
@@ -12,7 +11,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -479,15 +477,6 @@ def test_a_restart_changes_nothing(
 
 
 # -- SQLite: one writer -----------------------------------------------------------------------------------------
-
-
-def test_who_only_looks_whether_it_is_held_keeps_no_writer_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look takes the lock for a moment: a daemon that starts at that moment waits for its end."""
-    SqliteStore.open_writer(tmp_path).close()
-    with (tmp_path / "lock").open("rb") as looked:
-        fcntl.flock(looked, fcntl.LOCK_SH)
-        monkeypatch.setattr(time, "sleep", lambda _: fcntl.flock(looked, fcntl.LOCK_UN))
-        SqliteStore.open_writer(tmp_path).close()
 
 
 def test_a_second_writer_is_turned_away(tmp_path: Path) -> None:

@@ -10,18 +10,13 @@ import fcntl
 import os
 import secrets
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Final, Self
+from typing import IO, Self
 
 from topup.domain.errors import Exit, StoreBusy, StoreFenced, StoreUnusable
 from topup.domain.notes import PROGRAM, Note
 from topup.ledger import database, location
-
-# How often the lock is tried for, and how long between two tries, before it counts as another writer's.
-LOOKS: Final = 5
-LOOK_S: Final = 0.02
 
 
 class Ledger:
@@ -56,12 +51,14 @@ class Ledger:
             # flock ends with its process, so a lock file that is left behind holds nobody up. NFS before Linux 2.6.12
             # and some network file systems lock on one machine only: there the epoch alone keeps two writers apart.
             lock = os.fdopen(os.open(directory / "lock", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab")
-            if not _locked(lock):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
                 lock.close()
                 raise StoreBusy(
                     f"another topup holds the ledger in {directory}",
                     remedy="ask the running daemon (`topup status`), or stop it first",
-                )
+                ) from None
             with contextlib.suppress(OSError):  # only so that others can say whom they wait for
                 lock.truncate(0)
                 lock.write(command.encode())
@@ -262,16 +259,3 @@ class Ledger:
         """Change the rows of which all of this is true, within the caller's transaction."""
         sql = f"UPDATE {table} SET {' = ?, '.join(values)} = ? WHERE {' = ? AND '.join(where)} = ?"
         self._db.execute(sql, (*values.values(), *where.values()))
-
-
-def _locked(lock: IO[bytes]) -> bool:
-    """Take the lock; whoever only looks whether it is held, as `held` does, has it for a moment."""
-    for left in range(LOOKS, 0, -1):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if left > 1:
-                time.sleep(LOOK_S)
-        else:
-            return True
-    return False
