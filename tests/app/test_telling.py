@@ -24,8 +24,10 @@ from standardwebhooks import WebhookVerificationError
 
 from tests.world.receiver import Receiver, receiving
 from tests.world.served import Served, served, until
-from tests.world.stage import Silence
+from tests.world.stage import Kept, Machine, Silence
+from topup.app.alarms import Alarms
 from topup.app.delivery import PATIENCE_MS, Courier, Listener
+from topup.domain import events
 from topup.domain.credits import DAY_MS, HOUR_MS
 from topup.domain.messages import ALARMS, MessageKind, Tier
 from topup.ledger.store import SqliteStore
@@ -35,22 +37,6 @@ from topup.wire.webhook import secret_of, signature
 
 SECRET: Final = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes....").decode()
 ACCOUNT: Final = "default"
-
-
-@dataclass
-class Hands:
-    """A clock that stands until it is moved."""
-
-    ms: int = 1_800_000_000_000
-
-    def now_ms(self) -> int:
-        return self.ms
-
-    def monotonic_ms(self) -> int:
-        return self.ms
-
-    async def sleep(self, seconds: float) -> None:
-        self.ms += int(seconds * 1000)
 
 
 @dataclass
@@ -81,7 +67,7 @@ def ledger(tmp_path: Path) -> Iterator[SqliteStore]:
     store.close()
 
 
-def courier(ledger: SqliteStore, clock: Hands, **targets: Pile) -> Courier:
+def courier(ledger: SqliteStore, clock: Machine, **targets: Pile) -> Courier:
     made = Courier(ledger, {name: Listener(pile) for name, pile in targets.items()}, ACCOUNT, clock, Silence())
     made.follow()
     return made
@@ -89,47 +75,90 @@ def courier(ledger: SqliteStore, clock: Hands, **targets: Pile) -> Courier:
 
 async def test_a_target_that_is_away_is_told_later_under_the_same_id(ledger: SqliteStore) -> None:
     """Not at once again, ever more rarely; the other target has long had it."""
-    clock, away, near = Hands(), Pile(away="no route"), Pile()
+    clock, away, near = Machine(), Pile(away="no route"), Pile()
     made = courier(ledger, clock, away=away, near=near)
-    ledger.tell(ACCOUNT, "t1", MessageKind.REFILLED, clock.ms)
+    ledger.tell(ACCOUNT, "t1", MessageKind.REFILLED, clock.wall)
     for _ in range(3):
         await made.deliver()
     (row,) = [one for one in ledger.deliveries(ACCOUNT) if one["target"] == "away"]
     assert (row["tries"], row["ended_ms"], len(near.told)) == (1, None, 1)
     away.away = ""
-    clock.ms = row["next_ms"]
+    clock.wall = row["next_ms"]
     await made.deliver()
     assert [name for name, _ in away.told] == [name for name, _ in near.told]
 
 
 async def test_what_is_refused_for_good_is_set_aside_and_holds_nothing_up(ledger: SqliteStore) -> None:
     """So is what nobody has taken for three days; the next message of the subject is then told."""
-    clock, pile = Hands(), Pile(away="answered 400", final=True)
+    clock, pile = Machine(), Pile(away="answered 400", final=True)
     made = courier(ledger, clock, pile=pile)
-    ledger.tell(ACCOUNT, "t1", MessageKind.HALTED, clock.ms)
+    ledger.tell(ACCOUNT, "t1", MessageKind.HALTED, clock.wall)
     await made.deliver()
     pile.final = False
-    ledger.tell(ACCOUNT, "t1", MessageKind.REFILLED, clock.ms)
+    ledger.tell(ACCOUNT, "t1", MessageKind.REFILLED, clock.wall)
     await made.deliver()
-    clock.ms += PATIENCE_MS + HOUR_MS
+    clock.wall += PATIENCE_MS + HOUR_MS
     await made.deliver()
     assert [one["outcome"] for one in ledger.deliveries(ACCOUNT)] == ["aside: answered 400"] * 2
     pile.away = ""
-    ledger.tell(ACCOUNT, "t1", MessageKind.FAILED, clock.ms)
+    ledger.tell(ACCOUNT, "t1", MessageKind.FAILED, clock.wall)
     await made.deliver()
     assert [one["type"] for _, one in pile.told] == ["topup.failed"]
 
 
 async def test_a_new_target_is_told_nothing_old(ledger: SqliteStore) -> None:
     """A webhook that is set today does not ring for last month."""
-    clock, old, new = Hands(), Pile(), Pile()
+    clock, old, new = Machine(), Pile(), Pile()
     await courier(ledger, clock, old=old).deliver()
-    ledger.tell(ACCOUNT, "t1", MessageKind.REFILLED, clock.ms)
+    ledger.tell(ACCOUNT, "t1", MessageKind.REFILLED, clock.wall)
     made = courier(ledger, clock, old=old, new=new)
-    ledger.tell(ACCOUNT, "t2", MessageKind.REFILLED, clock.ms)
+    ledger.tell(ACCOUNT, "t2", MessageKind.REFILLED, clock.wall)
     await made.deliver()
     assert old.subjects() == [("t1", ""), ("t2", "")]
     assert new.subjects() == [("t2", "")]
+
+
+async def test_a_defect_of_one_target_is_said_and_stops_nobody(ledger: SqliteStore) -> None:
+    """Neither the other target nor the command that has paid: whatever is raised there is an event."""
+
+    class Broken(Pile):
+        async def send(self, name: str, at_s: int, document: Mapping[str, Any]) -> None:
+            raise UnicodeEncodeError("utf-8", "x", 0, 1, "no")
+
+    clock, near, sink = Machine(), Pile(), Kept()
+    listeners = {"broken": Listener(Broken()), "near": Listener(near)}
+    made = Courier(ledger, listeners, ACCOUNT, clock, sink)
+    made.follow()
+    ledger.tell(ACCOUNT, "t1", MessageKind.REFILLED, clock.wall)
+    assert await made.deliver() is False
+    assert near.subjects() == [("t1", "")]
+    assert [one.shown()["detail"] for one in sink.told] == ["a defect: UnicodeEncodeError"]
+
+
+async def test_a_target_that_is_away_or_refuses_is_said_in_the_log(ledger: SqliteStore) -> None:
+    """After five tries in vain, once; and when a message is given up."""
+    clock, pile, sink = Machine(), Pile(away="no route"), Kept()
+    made = Courier(ledger, {"pile": Listener(pile)}, ACCOUNT, clock, sink)
+    made.follow()
+    ledger.tell(ACCOUNT, "t1", MessageKind.REFILLED, clock.wall)
+    waits = []
+    for _ in range(8):
+        await made.deliver()
+        (row,) = ledger.deliveries(ACCOUNT)
+        waits.append((row["next_ms"] - clock.wall) // 1000)
+        clock.wall = row["next_ms"]
+    assert waits == [30, 60, 120, 240, 480, 960, 1920, 3600]
+    assert [one.name() for one in sink.told] == ["target_failed"]
+    pile.final = True
+    await made.deliver()
+    assert [one.name() for one in sink.told] == ["target_failed", "message_set_aside"]
+
+
+def test_what_is_told_of_an_event_never_stops_a_payment(ledger: SqliteStore) -> None:
+    """A word that nobody knows is a defect, said as one; the event itself has gone on before."""
+    sink = Kept()
+    Alarms(sink, ledger, ACCOUNT, Machine()).emit(events.TopUpForbidden(why="nosuch", detail="", remedy=""))
+    assert [one.name() for one in sink.told] == ["top_up_forbidden", "target_failed"]
 
 
 def test_an_alarm_is_told_when_it_begins_and_when_it_ends(ledger: SqliteStore) -> None:
@@ -143,14 +172,14 @@ def test_an_alarm_is_told_when_it_begins_and_when_it_ends(ledger: SqliteStore) -
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(sorted(MessageKind)), st.booleans()), max_size=12))
 def test_each_subject_in_its_order_and_everything_in_the_end(sent: list[tuple[str, MessageKind, bool]]) -> None:
     """Whenever the target is away, and whichever is urgent: none is lost, and none overtakes one of its subject."""
-    clock, pile = Hands(), Pile()
+    clock, pile = Machine(), Pile()
     with TemporaryDirectory() as directory, closing(SqliteStore.open_writer(Path(directory) / "state")) as store:
         made = courier(store, clock, pile=pile)
         for n, (subject, kind, there) in enumerate(sent):
-            store.tell(ACCOUNT, subject, kind, clock.ms, n=str(n))
+            store.tell(ACCOUNT, subject, kind, clock.wall, n=str(n))
             pile.away = "" if there else "away"
             asyncio.run(made.deliver())
-            clock.ms += HOUR_MS
+            clock.wall += HOUR_MS
         pile.away = ""
         asyncio.run(made.deliver())
     told = pile.subjects()
@@ -169,17 +198,17 @@ def test_the_more_urgent_goes_first(ledger: SqliteStore) -> None:
 
 async def test_a_target_hears_no_less_than_it_wants_and_sleeps_at_night(ledger: SqliteStore) -> None:
     """A refill that worked sends no e-mail; what can wait is told in the morning, and what is critical at once."""
-    clock, pile = Hands(ms=1_800_000_000_000 // DAY_MS * DAY_MS + 23 * HOUR_MS), Pile()
+    clock, pile = Machine(1_800_000_000_000 // DAY_MS * DAY_MS + 23 * HOUR_MS), Pile()
     made = Courier(ledger, {"pile": Listener(pile, Tier.WARNING, (22, 7))}, ACCOUNT, clock, Silence())
     made.follow()
     for subject, kind in (("t1", MessageKind.REFILLED), ("t2", MessageKind.FAILED), ("t3", MessageKind.HALTED)):
-        ledger.tell(ACCOUNT, subject, kind, clock.ms)
+        ledger.tell(ACCOUNT, subject, kind, clock.wall)
     await made.deliver()
     assert pile.subjects() == [("t3", "")]
-    clock.ms += 8 * HOUR_MS - 1
+    clock.wall += 8 * HOUR_MS - 1
     await made.deliver()
     assert pile.subjects() == [("t3", "")]
-    clock.ms += 1
+    clock.wall += 1
     await made.deliver()
     assert pile.subjects() == [("t3", ""), ("t2", "")]
 

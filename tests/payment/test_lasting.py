@@ -21,6 +21,7 @@ from tests.world.builders import topup
 from tests.world.house import NONCE, House, Paced
 from tests.world.ledger import MEMORY
 from tests.world.proxy import Fault, drop, status, wrong
+from tests.world.stage import Kept
 from topup.app.log import LogSink
 from topup.app.settings import load
 from topup.commands.wish import Ending, Once
@@ -268,17 +269,6 @@ async def test_a_payment_that_nobody_can_look_at_is_said_as_what_it_is(tmp_path:
 
 
 # -- `topup once` -----------------------------------------------------------------------------------------------------
-
-
-class Kept:
-    """Keeps events."""
-
-    def __init__(self) -> None:
-        self.told: list[Event] = []
-
-    def emit(self, event: Event) -> None:
-        """Keep it."""
-        self.told.append(event)
 
 
 class Patient(Paced):

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.world.builders import ACCOUNT, CHAIN_ID, NOW_MS, WALLET, inclusion, plan, signed_bytes, topup
+from tests.world.builders import ACCOUNT, CHAIN_ID, WALLET, inclusion, plan, signed_bytes, topup
 from tests.world.ledger import MEMORY
-from tests.world.stage import Silence, Stage, Start, low
+from tests.world.stage import Machine, Silence, Stage, Start, low
 from topup.app import assembly
 from topup.app.settings import load
 from topup.domain.credits import DAY_MS, HOUR_MS, Reading
@@ -61,31 +61,6 @@ TERMS = Terms(
     assembly.ceilings(SETTINGS),
     assembly.pace(SETTINGS),
 )
-
-
-@dataclass
-class Machine:
-    """A machine's two clocks: the wall's may be set to anything, the other only goes on, anew after each start."""
-
-    wall: int = NOW_MS
-    mono: int = 0
-
-    def now_ms(self) -> int:
-        """Return what the wall's clock shows."""
-        return self.wall
-
-    def monotonic_ms(self) -> int:
-        """Return time since some start."""
-        return self.mono
-
-    async def sleep(self, seconds: float) -> None:
-        """Let both go on."""
-        self.go_on(int(seconds * 1000))
-
-    def go_on(self, ms: int) -> None:
-        """Let time pass."""
-        self.wall += ms
-        self.mono += ms
 
 
 @dataclass

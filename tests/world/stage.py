@@ -14,6 +14,7 @@ from eth_account import Account
 from eth_keys.datatypes import PrivateKey
 
 from tests.tools import HANGS_S
+from tests.world.builders import NOW_MS
 from topup.accounting.closing import OPENING
 from topup.accounting.journal import WALLET, Commodity
 from topup.app.connections import Connections
@@ -134,6 +135,42 @@ class Start(Protocol):
     """Starts topup with these settings over the world's own, by the world's clock or another."""
 
     def __call__(self, settings: dict[str, str] | None = None, *, clock: Clock | None = None) -> Stage: ...
+
+
+@dataclass
+class Machine:
+    """A machine's two clocks: the wall's may be set to anything, the other only goes on, anew after each start."""
+
+    wall: int = NOW_MS
+    mono: int = 0
+
+    def now_ms(self) -> int:
+        """Return what the wall's clock shows."""
+        return self.wall
+
+    def monotonic_ms(self) -> int:
+        """Return time since some start."""
+        return self.mono
+
+    async def sleep(self, seconds: float) -> None:
+        """Let both go on."""
+        self.go_on(int(seconds * 1000))
+
+    def go_on(self, ms: int) -> None:
+        """Let time pass."""
+        self.wall += ms
+        self.mono += ms
+
+
+@dataclass
+class Kept:
+    """A sink that keeps what it is told."""
+
+    told: list[Event] = field(default_factory=list)
+
+    def emit(self, event: Event) -> None:
+        """Keep it."""
+        self.told.append(event)
 
 
 class Silence:

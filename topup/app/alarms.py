@@ -1,7 +1,5 @@
 """Which events raise an alarm, and which end it? What is to be told is stored at once, and delivered by others."""
 
-import contextlib
-
 from topup.domain import events
 from topup.domain.errors import TopupError
 from topup.domain.events import Event
@@ -26,8 +24,12 @@ class Alarms:
     def emit(self, event: Event) -> None:
         """Take one event."""
         self._onward.emit(event)
-        with contextlib.suppress(TopupError):  # a ledger that takes nothing is said by the pass itself
+        try:
             self._take(event)
+        except TopupError:
+            pass  # a ledger that takes nothing is said by the pass itself
+        except Exception as error:  # noqa: BLE001 - an event is told between two steps of a payment
+            self._onward.emit(events.TargetFailed(target="", detail=f"a defect: {type(error).__name__}", tries=0))
 
     def _take(self, event: Event) -> None:
         match event:

@@ -30,7 +30,6 @@ PARK_S = 30
 # The daemon looks this often for requests of other commands while it sleeps.
 GLANCE_S = 1
 ERROR_WAIT_S = 30
-# As what it takes the ledger over.
 DEFECTS_MAX = 3
 # While a pass gets on, the watchdog hears of it so often.
 BEAT_S = 5

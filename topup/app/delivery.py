@@ -70,21 +70,22 @@ class Courier:
             self.outbox.follow(self.account, name, self._now())
 
     async def run(self) -> None:
-        """Deliver until cancelled; a ledger that cannot be read is tried again, and so is a defect, said."""
+        """Deliver until cancelled."""
         while True:
-            rest_s = LOOK_S
-            try:
-                await self.deliver()
-            except TopupError:
-                pass  # the pass says what is wrong with the ledger
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with telling must not end it unheard
-                rest_s = DEFECT_S
-                self.sink.emit(events.TargetFailed(target="", detail=f"a defect: {type(error).__name__}", tries=0))
-            await self.clock.sleep(rest_s)
+            await self.clock.sleep(LOOK_S if await self.deliver() else DEFECT_S)
 
-    async def deliver(self) -> None:
-        """Tell each target what is due to it now; a slow one keeps no other waiting."""
-        await asyncio.gather(*(self._deliver_to(name, listener) for name, listener in self.targets.items()))
+    async def deliver(self) -> bool:
+        """Tell each target what is due to it now; a slow one keeps no other waiting. Return False after a defect.
+
+        Nothing is raised: whoever has paid must not fail because of what is told of it.
+        """
+        each = (self._deliver_to(name, listener) for name, listener in self.targets.items())
+        failed = [error for error in await asyncio.gather(*each, return_exceptions=True) if error is not None]
+        # Of a ledger that cannot be read or written the pass itself says what is wrong.
+        defects = [type(error).__name__ for error in failed if not isinstance(error, TopupError)]
+        if defects:
+            self.sink.emit(events.TargetFailed(target="", detail=f"a defect: {', '.join(defects)}", tries=0))
+        return not defects
 
     async def _deliver_to(self, name: str, listener: Listener) -> None:
         # What is behind another of its subject comes up once that is over.

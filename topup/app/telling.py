@@ -58,7 +58,7 @@ async def telling(settings: Settings, outbox: Outbox, clock: Clock, sink: Sink) 
     try:
         yield courier
     finally:
-        with contextlib.suppress(TopupError, TimeoutError):
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_S):
                 await courier.deliver()
         await courier.close()

@@ -25,9 +25,9 @@ class Outbox(Notes):
     def alarm(self, account: str, kind: MessageKind, at_ms: int, *, on: bool, **data: str) -> bool:
         """Raise or end an alarm, and tell of it where it was not so before; both in one transaction."""
         name = Note.ALARM.of(kind.value)
+        if (self.told(account, name) == "1") is on:
+            return False  # as at almost every event, which then takes no lock; only the ledger's writer changes it
         with self._db_errors(), database.transaction(self._db):
-            if (self.told(account, name) == "1") is on:
-                return False
             self._say(account, name, str(int(on)), at_ms)
             self._tell(account, kind.value, kind, at_ms, {"state": "firing" if on else "resolved", **data})
         return True
