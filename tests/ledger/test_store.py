@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import shutil
@@ -11,6 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -477,6 +479,18 @@ def test_a_restart_changes_nothing(
 
 
 # -- SQLite: one writer -----------------------------------------------------------------------------------------
+
+
+def test_who_only_looks_whether_it_is_held_keeps_no_writer_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look takes the lock for a moment, which whoever starts just then waits out; for a writer nobody waits."""
+    SqliteStore.open_writer(tmp_path).close()
+    with (tmp_path / "lock").open("rb") as looked:
+        fcntl.flock(looked, fcntl.LOCK_SH)
+        monkeypatch.setattr(time, "sleep", lambda _: fcntl.flock(looked, fcntl.LOCK_UN))
+        writer = SqliteStore.open_writer(tmp_path)
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waits for a writer"))
+    with closing(writer), pytest.raises(StoreBusy):
+        SqliteStore.open_writer(tmp_path)
 
 
 def test_a_second_writer_is_turned_away(tmp_path: Path) -> None:

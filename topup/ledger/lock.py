@@ -10,13 +10,18 @@ import fcntl
 import os
 import secrets
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Final, Self
 
 from topup.domain.errors import Exit, StoreBusy, StoreFenced, StoreUnusable
 from topup.domain.notes import PROGRAM, Note
 from topup.ledger import database, location
+
+# How often the lock is tried for beside those who only look, and how long between two tries.
+LOOKS: Final = 10
+LOOK_S: Final = 0.02
 
 
 class Ledger:
@@ -51,14 +56,12 @@ class Ledger:
             # flock ends with its process, so a lock file that is left behind holds nobody up. NFS before Linux 2.6.12
             # and some network file systems lock on one machine only: there the epoch alone keeps two writers apart.
             lock = os.fdopen(os.open(directory / "lock", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab")
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _locked(lock):
                 lock.close()
                 raise StoreBusy(
                     f"another topup holds the ledger in {directory}",
                     remedy="ask the running daemon (`topup status`), or stop it first",
-                ) from None
+                )
             with contextlib.suppress(OSError):  # only so that others can say whom they wait for
                 lock.truncate(0)
                 lock.write(command.encode())
@@ -259,3 +262,21 @@ class Ledger:
         """Change the rows of which all of this is true, within the caller's transaction."""
         sql = f"UPDATE {table} SET {' = ?, '.join(values)} = ? WHERE {' = ? AND '.join(where)} = ?"
         self._db.execute(sql, (*values.values(), *where.values()))
+
+
+def _locked(lock: IO[bytes]) -> bool:
+    """Take the lock, unless a writer holds it; one who only looks, as `held` does, has it for a moment, and shares it.
+
+    A writer is told from a look at once: whoever waited for it would take the ledger from a daemon that is restarted.
+    """
+    for _ in range(LOOKS):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        time.sleep(LOOK_S)
+    return False
