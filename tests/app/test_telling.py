@@ -23,7 +23,7 @@ from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
 from tests.world.receiver import Receiver, receiving
-from tests.world.served import Served, served, until
+from tests.world.served import PATIENCE_S, Served, served, until
 from tests.world.stage import Kept, Machine, Silence
 from topup.app.alarms import Alarms
 from topup.app.delivery import PATIENCE_MS, Courier, Listener
@@ -364,6 +364,25 @@ def test_an_e_mail_reaches_its_reader_through_a_relay(place: Served) -> None:
         assert "Somebody asked for a test" in read.get_payload()
     refused = place.document("notify", "test")
     assert [one["detail"] for one in refused["targets"]] == [None, "the relay did not take it: ConnectionRefusedError"]
+
+
+async def test_a_relay_that_never_ends_is_waited_for_no_longer_than_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds a thread that ends with the process; until it lets go nobody is sent to it again."""
+    monkeypatch.setattr("topup.wire.email.ALL_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        email = Email("127.0.0.1", port, "none", "a@example.com", ["b@example.com"])
+        for _ in range(2):
+            with pytest.raises(Undelivered) as held:
+                await email.send("msg_1", 1, {"type": "topup.test", "data": {"account": "default"}})
+            assert not held.value.final
+        assert email.aside._thread is not None
+        assert email.aside._thread.daemon
+        silent.settimeout(PATIENCE_S)
+        silent.accept()[0].close()
+        silent.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            silent.accept()
 
 
 @pytest.mark.machine_time

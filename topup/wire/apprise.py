@@ -1,14 +1,17 @@
 """How is a message told by whatever else Apprise knows: chats, pagers, phones? Its URLs are secrets, one a line."""
 
-import asyncio
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from topup.domain.errors import SettingsError
 from topup.domain.messages import MessageKind, Tier
 from topup.ports.outbox import Undelivered
+from topup.wire.aside import Aside
 
-EXTRA = "pip install 'topup[apprise]'"
+EXTRA: Final = "install topup[apprise], by the way topup came: pip, pipx or uv"
+# For all services together, which Apprise asks one after the other or at once.
+ALL_S: Final = 60
 
 
 class Apprise:
@@ -24,6 +27,7 @@ class Apprise:
             import apprise
         except ImportError:
             raise SettingsError("notify.apprise_file needs Apprise, which is not installed", remedy=EXTRA) from None
+        self._aside = Aside()
         self._services, self._kinds = apprise.Apprise(), apprise.NotifyType
         lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
         for number, line in enumerate(lines, 1):
@@ -46,7 +50,7 @@ class Apprise:
         body = "\n".join(f"{key}: {value}" for key, value in data.items() if value)
         title = f"topup: {data['account']}: {kind.value}{over}"
         try:
-            told = await asyncio.to_thread(self._services.notify, body, title, levels[kind.tier])
+            told = await self._aside.run(partial(self._services.notify, body, title, levels[kind.tier]), ALL_S)
         except Exception as error:  # noqa: BLE001 - its plugins raise what they like, and may quote a secret
             raise Undelivered(f"Apprise failed: {type(error).__name__}") from None
         if not told:

@@ -1,19 +1,22 @@
 """How is a message sent as an e-mail? Over SMTP to one relay, encrypted unless that is switched off."""
 
-import asyncio
 import json
 import smtplib
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import formatdate
+from functools import partial
 from typing import Any, Final, Literal
 
 from topup.ports.outbox import Undelivered
+from topup.wire.aside import Aside
 from topup.wire.clean import clean
 
 TIMEOUT_S: Final = 20
+# For the whole of it: the one above holds for each answer, and a relay may trickle.
+ALL_S: Final = 60
 # As whom it greets the relay (RFC 5321, 4.1.3): else the library would ask a name server what this machine is called.
 NAME: Final = "[127.0.0.1]"
 REFUSED_FOR_GOOD: Final = 500  # RFC 5321, 4.2.1: 5yz is a permanent refusal
@@ -30,6 +33,7 @@ class Email:
     to: Sequence[str]
     user: str = ""
     password: str = ""
+    aside: Aside = field(default_factory=Aside, repr=False, compare=False)
 
     async def close(self) -> None:
         """Hold nothing open."""
@@ -38,7 +42,7 @@ class Email:
         """Send one message; raise `Undelivered` where the relay does not take it."""
         mail = self._mail(name, at_s, document)
         try:
-            await asyncio.to_thread(self._deliver, mail)
+            await self.aside.run(partial(self._deliver, mail), ALL_S)
         except smtplib.SMTPResponseException as error:
             says = clean(str(error.smtp_error, "utf-8", "replace") if isinstance(error.smtp_error, bytes) else "")
             final = error.smtp_code >= REFUSED_FOR_GOOD and not isinstance(error, smtplib.SMTPAuthenticationError)
