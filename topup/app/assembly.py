@@ -18,6 +18,7 @@ from topup.payment.config import COINBASE, MPP, X402, Account, Pace, Route
 if TYPE_CHECKING:  # what a command that only reads the ledger need not load
     from topup.chain.profiles import Profile
     from topup.domain.coinbase_charge import Pins
+    from topup.ledger.store import SqliteStore
     from topup.sellers.x402_profile import Profile as Seller
 
 # How long the credits of a small purchase take to be posted, the staleness of the API included.
@@ -33,6 +34,11 @@ def account(s: Settings, wallet: bytes | None) -> Account:
     chains = {COINBASE: s.chain.id, MPP: TEMPO_DOLLAR.chain_id, X402: s.chain.id}
     routes = tuple(Route(name, chains[name], partial(loaded, name)) for name in s.rails_in_use)
     return Account(s.account, wallet, routes, chosen=s.rails.use is not None)
+
+
+def rails_before(s: Settings, store: SqliteStore) -> str | None:
+    """Return by which rails this ledger bought, where it would be by others now that nobody has chosen."""
+    return account(s, None).other_rails(store.control(s.account).rails) if store.begun(s.account) else None
 
 
 def pay_with(s: Settings) -> Asset:

@@ -351,8 +351,7 @@ class Connections:
     def _agree(self, buying: Account) -> None:
         """Keep in the ledger by which rails is bought, where the owner has named them or nothing was bought before."""
         store, said = self.store, self.store.control(buying.name).rails
-        begins = said is None and store.last_reading(buying.name) is None and not store.latest(buying.name, 1)
-        if (buying.chosen or begins) and said != buying.rails:
+        if (buying.chosen or (said is None and not store.begun(buying.name))) and said != buying.rails:
             store.say(buying.name, Note.RAILS, buying.rails, store.now_ms(self.clock.now_ms()))
 
 

@@ -94,10 +94,10 @@ class Courier:
                 await self._send(name, listener, message)
 
     async def _send(self, name: str, listener: Listener, message: Message) -> None:
-        if message.tier < listener.least:
+        if message.kind.tier < listener.least:
             self.outbox.pass_over(message, name, self._now())
             return
-        until_ms = listener.quiet_until(message.tier, self._now())
+        until_ms = listener.quiet_until(message.kind.tier, self._now())
         if until_ms is not None:
             self.outbox.wait(message, name, until_ms)
             return

@@ -39,7 +39,7 @@ def answer() -> Answer:
 async def _told(settings: Settings, told: dict[str, Listener]) -> dict[str, str | None]:
     now_ms = time.time_ns() // 1_000_000
     data = {"account": settings.account, "subject": "test", "detail": MessageKind.TEST.meaning}
-    message = Message(0, "test", MessageKind.TEST, int(MessageKind.TEST.tier), now_ms, data, str(uuid.uuid4()))
+    message = Message(0, MessageKind.TEST, now_ms, data, str(uuid.uuid4()))
     results: dict[str, str | None] = {}
     for name, listener in told.items():
         try:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from topup.app.assembly import rails_before
 from topup.app.hosts import CLOSED_REMEDY, closed
 from topup.app.settings import Settings
 from topup.domain.credits import Reading
@@ -13,7 +14,6 @@ from topup.domain.money import Usd
 from topup.domain.notes import Note
 from topup.domain.policy import Why
 from topup.ledger.store import SqliteStore
-from topup.payment.config import COINBASE
 
 # A reading that is older than so many of the longest waits between two has been missed.
 MISSED: Final = 3
@@ -84,10 +84,8 @@ def _rules(store: SqliteStore, settings: Settings, last: Reading | None) -> Iter
         yield Trouble(
             Why.ENDPOINT_GONE, f"{gone} answered that it is gone (410, 404 or 501)", "`topup resume` asks again"
         )
-    before, now = control.rails or COINBASE, ",".join(settings.rails_in_use)
-    if settings.rails.use is None and last is not None and before != now:
-        yield Trouble(
-            Why.RAIL_CHANGED, f"this ledger bought by {before}, and by default it is {now}", Why.RAIL_CHANGED.remedy
-        )
+    if (before := rails_before(settings, store)) is not None:
+        says = f"this ledger bought by {before}, and by default it is {', '.join(settings.rails_in_use)}"
+        yield Trouble(Why.RAIL_CHANGED, says, Why.RAIL_CHANGED.remedy)
     if low and settings.mode != "live":
         yield Trouble(Why.OBSERVE_ONLY, "the balance is below the floor, and mode is observe", Why.OBSERVE_ONLY.remedy)

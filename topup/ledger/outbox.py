@@ -43,9 +43,7 @@ class Outbox(Notes):
         self._db.execute("DELETE FROM message WHERE at_ms < ?", (at_ms - KEPT_MS,))
         hidden = {name: self.hide(text) for name, text in data.items()}
         body = json.dumps({"account": account, "subject": subject, **hidden})
-        return self._insert(
-            "message", account=account, subject=subject, kind=kind.value, tier=int(kind.tier), at_ms=at_ms, body=body
-        )
+        return self._insert("message", account=account, subject=subject, kind=kind.value, at_ms=at_ms, body=body)
 
     def follow(self, account: str, target: str, now_ms: int) -> None:
         """Begin to tell a target that was not known, from here on."""
@@ -67,7 +65,7 @@ class Outbox(Notes):
         unfinished = self._all("SELECT message, next_ms FROM delivery WHERE target = ? AND ended_ms IS NULL", target)
         waits = {row["message"]: row["next_ms"] for row in unfinished}
         ready = [message for message in firsts if (waits.get(message.number) or 0) <= now_ms]
-        return sorted(ready, key=lambda message: (-message.tier, message.number))
+        return sorted(ready, key=lambda message: (-message.kind.tier, message.number))
 
     def tries(self, message: Message, target: str) -> int:
         """Return how often a message was sent to a target in vain."""
@@ -120,12 +118,4 @@ class Outbox(Notes):
     def _message(self, number: int) -> Message:
         row = self._one("SELECT * FROM message WHERE id = ?", number)
         seed = self.told("", Note.SEED) or ""
-        return Message(
-            number,
-            row["subject"],
-            MessageKind(row["kind"]),
-            row["tier"],
-            row["at_ms"],
-            read(row["body"].encode()),
-            seed,
-        )
+        return Message(number, MessageKind(row["kind"]), row["at_ms"], read(row["body"].encode()), seed)

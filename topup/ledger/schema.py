@@ -361,7 +361,6 @@ CREATE TABLE message (
   account TEXT NOT NULL,
   subject TEXT NOT NULL,           -- a top-up, or an alarm: its messages are told in their order
   kind TEXT NOT NULL,
-  tier INTEGER NOT NULL,           -- the higher ones first
   at_ms INTEGER NOT NULL,
   body TEXT NOT NULL               -- JSON
 ) STRICT;

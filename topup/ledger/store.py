@@ -30,6 +30,10 @@ class Life:
 class SqliteStore(Readings, Recovered, Wishes, Spending, UsageDays):
     """The ledger in one SQLite file. Use `open_writer` or `open_reader`."""
 
+    def begun(self, account: str) -> bool:
+        """Tell whether anything was read of an account, or bought for it, before."""
+        return self.last_reading(account) is not None or bool(self.latest(account, 1))
+
     def life(self, topup_id: str) -> Life:
         """Return all that the ledger holds of one top-up but the signed bytes; a KeyError where there is none."""
         topup = self.topup(topup_id)

@@ -23,12 +23,15 @@ class Message:
     """One message as it is stored; `at_ms` in unix milliseconds, `seed` tells its ledger from every other."""
 
     number: int
-    subject: str
     kind: MessageKind
-    tier: int
     at_ms: int
     data: Mapping[str, Any]
     seed: str
+
+    @property
+    def subject(self) -> str:
+        """What it is about: a top-up, or an alarm."""
+        return str(self.data["subject"])
 
     @property
     def id(self) -> str:

@@ -36,8 +36,8 @@ async def ledger(settings: Settings) -> list[Check]:
             Check("charge endpoint", ok=True, says="never asked from this ledger"),
         ]
     with closing(SqliteStore.open_reader(directory)) as store:
-        damage, control = store.damage(), store.control(settings.account)
-    gone, other = control.gone, assembly.account(settings, None).other_rails(control.rails)
+        damage, gone = store.damage(), store.control(settings.account).gone
+        other = assembly.rails_before(settings, store)
     pid = SqliteStore.holder(directory)
     held = f"held by process {pid}" if pid else "held by nobody that can be seen"
     return [
