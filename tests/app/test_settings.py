@@ -344,7 +344,8 @@ def test_secrets_come_from_their_file(tmp_path: Path, monkeypatch: pytest.Monkey
     """
 
     def read(file: Path | None) -> str | None:
-        return secret(None, file, "topup-api-key", "api.key_file")
+        named = {} if file is None else {"api__key_file": str(file)}
+        return secret(load(environ(**named)), "api.key_file")
 
     file = tmp_path / "key"
     with pytest.raises(SettingsError, match=r"api\.key_file names .* does not exist"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from topup.app.settings import Settings, file_of, read_file
+from topup.app.settings import CREDENTIALS, Settings, file_of, read_file, value_of
 from topup.domain.errors import SettingsError
 from topup.wire import files
 
@@ -40,16 +40,7 @@ def key_file(name: str, path: Path) -> Found:
 
 def key_files(settings: Settings) -> dict[str, Path]:
     """Return the files of secrets that the settings name, by setting."""
-    wallet = settings.wallet
-    named = {
-        "api.key_file": settings.api.key_file,
-        "wallet.keystore": wallet.keystore,
-        "wallet.keystore_password_file": wallet.keystore_password_file,
-        "wallet.private_key_file": wallet.private_key_file,
-        "notify.webhook_secret_file": settings.notify.webhook_secret_file,
-        "notify.smtp_password_file": settings.notify.smtp_password_file,
-        "notify.apprise_file": settings.notify.apprise_file,
-    }
+    named = {name: value_of(settings, name) for name in ("wallet.keystore", *CREDENTIALS)}
     return {name: path for name, path in named.items() if path is not None}
 
 

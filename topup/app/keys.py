@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from topup.app.assembly import limits, pay_with, price_min, profile, wei
 from topup.app.setting_types import token
-from topup.app.settings import Settings, secret
+from topup.app.settings import CREDENTIALS, Settings, secret, secret_file
 from topup.domain.errors import SettingsError, SignerError
 from topup.domain.json_document import read
 from topup.domain.lifecycle import MONEY_OUT
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # what signs takes half a second to load
 
 def api_key(s: Settings) -> str:
     """Return the key of the credits API; a SettingsError where there is none."""
-    key = secret(s.api.key, s.api.key_file, "topup-api-key", "api.key_file")
+    key = secret(s, "api.key_file")
     if key is None:
         raise SettingsError(
             "api.key is missing", remedy="set TOPUP_API__KEY_FILE to a file that holds a management key"
@@ -79,7 +79,7 @@ def signer(s: Settings) -> LocalSigner | None:
 
 def password_file(s: Settings) -> Path | None:
     """Return the file of the keystore's password, or systemd's credential; None where neither is set."""
-    return s.wallet.keystore_password_file or files.credential("topup-keystore-password")
+    return secret_file(s, "wallet.keystore_password_file")
 
 
 def signing(s: Settings, store: SqliteStore) -> Signer | None:
@@ -137,18 +137,10 @@ def masker(s: Settings) -> Masker:
 
 def secrets(s: Settings) -> list[str]:
     """Return what is secret for sure: no answer may hold it that is kept as it came."""
-    named = (
-        (s.api.key, s.api.key_file, "topup-api-key", "api.key_file"),
-        (None, s.wallet.keystore_password_file, "topup-keystore-password", "wallet.keystore_password_file"),
-        (s.wallet.private_key, s.wallet.private_key_file, "topup-private-key", "wallet.private_key_file"),
-        (None, s.notify.webhook_secret_file, "topup-webhook-secret", "notify.webhook_secret_file"),
-        (None, s.notify.smtp_password_file, "topup-smtp-password", "notify.smtp_password_file"),
-    )
     known_ones: list[str] = []
-    for where in named:
+    for name in CREDENTIALS:
         with contextlib.suppress(SettingsError):  # whoever needs it says what is wrong with it
-            text = secret(*where)
-            known_ones += [text.strip()] if text is not None else []
+            known_ones += [line.strip() for line in (secret(s, name) or "").splitlines() if line.strip()]
     return known_ones
 
 
@@ -171,7 +163,7 @@ def _root(s: Settings) -> bytes | None:
 
 
 def _raw_key(s: Settings) -> str | None:
-    return secret(s.wallet.private_key, s.wallet.private_key_file, "topup-private-key", "wallet.private_key_file")
+    return secret(s, "wallet.private_key_file")
 
 
 def _told(s: Settings) -> bytes | None:

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError
@@ -39,11 +39,14 @@ from topup.wire import files
 
 PREFIX = "TOPUP_"
 CONFIG = "TOPUP_CONFIG"
-# Which setting names a secret's file instead, and which of systemd's credentials holds it where neither is set.
-SECRETS = {
-    "api.key": ("api.key_file", "topup-api-key"),
-    "wallet.private_key": ("wallet.private_key_file", "topup-private-key"),
-    "wallet.keystore_password_file": ("wallet.keystore_password_file", "topup-keystore-password"),
+# Which settings name a file that holds a secret, and which of systemd's credentials holds it where none is named.
+CREDENTIALS = {
+    "api.key_file": "topup-api-key",
+    "wallet.keystore_password_file": "topup-keystore-password",
+    "wallet.private_key_file": "topup-private-key",
+    "notify.webhook_secret_file": "topup-webhook-secret",
+    "notify.smtp_password_file": "topup-smtp-password",
+    "notify.apprise_file": "topup-apprise",
 }
 
 
@@ -197,12 +200,31 @@ def default_file() -> Path | None:
     return home / ".config" / "topup" / "topup.toml" if home is not None else None
 
 
-def secret(value: SecretStr | None, file: Path | None, credential: str, what: str) -> str | None:
-    """Return a secret from its setting, its file as `files.secret` does, or systemd's; `what` names the setting."""
-    if value is not None:
+def secret(settings: Settings, name: str) -> str | None:
+    """Return what the setting beside a secret's file holds, such as `api.key`, else the file; None for neither.
+
+    `name` is one of `CREDENTIALS`; errors as `files.secret`.
+    """
+    beside = name.removesuffix("_file")
+    value = value_of(settings, beside) if beside in names() else None
+    if isinstance(value, SecretStr):
         return value.get_secret_value().strip()
-    path = file if file is not None else files.credential(credential)
-    return files.secret(path, what) if path is not None else None
+    path = secret_file(settings, name)
+    return files.secret(path, name) if path is not None else None
+
+
+def secret_file(settings: Settings, name: str) -> Path | None:
+    """Return the file that a setting of `CREDENTIALS` names, or systemd's credential; None where there is neither."""
+    path: Path | None = value_of(settings, name)
+    return path if path is not None else files.credential(CREDENTIALS[name])
+
+
+def value_of(settings: Settings, name: str) -> Any:
+    """Return what a setting is, by its dotted name."""
+    value: Any = settings
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
 
 
 def _sentences(error: ValidationError) -> list[str]:
@@ -236,15 +258,13 @@ def provenance(settings: Settings, environ: Mapping[str, str]) -> list[tuple[str
     document = read_file(environ)
     rows = []
     for name in names():
-        value: Any = settings
-        inside: Any = document
+        value, inside = value_of(settings, name), cast("Any", document)
         for part in name.split("."):
-            value = getattr(value, part)
             inside = inside.get(part) if isinstance(inside, dict) else None
         where = env_name(name) if env_name(name) in environ else "file" if inside is not None else "default"
         if name == "rails.use" and value is None:
             value, where = settings.rails_in_use, "default for api.url"
-        elif value is None and name in SECRETS and (told := _from_file(settings, name)) is not None:
+        elif value is None and (told := _from_file(settings, name)) is not None:
             value, where = told
         rows.append((name, _masked(value), where))
     return rows
@@ -252,16 +272,14 @@ def provenance(settings: Settings, environ: Mapping[str, str]) -> list[tuple[str
 
 def _from_file(settings: Settings, name: str) -> tuple[str | None, str] | None:
     """Return what stands in for a secret that a file holds, and which file; None where none does. It is not read."""
-    whence, credential = SECRETS[name]
-    section, _, last = whence.partition(".")
-    path = getattr(getattr(settings, section), last)
-    if path is None:
-        path, whence = files.credential(credential), "$CREDENTIALS_DIRECTORY"
+    whence = name if name in CREDENTIALS else f"{name}_file"
+    path = secret_file(settings, whence) if whence in CREDENTIALS else None
     if path is None:
         return None
+    whence = whence if value_of(settings, whence) is not None else "$CREDENTIALS_DIRECTORY"
     if not os.access(path, os.R_OK):
         return None, f"{whence}: {path}, which cannot be read"
-    return str(path) if name.endswith("_file") else "********", f"{whence}: {path}"
+    return str(path) if name in CREDENTIALS else "********", f"{whence}: {path}"
 
 
 def _masked(value: object) -> str:

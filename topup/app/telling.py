@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from topup.app.delivery import Courier, Listener
-from topup.app.sections import NotifySection
 from topup.app.settings import Settings, secret
 from topup.domain.errors import TopupError
 from topup.domain.messages import Tier
@@ -25,19 +24,19 @@ def targets(settings: Settings) -> dict[str, Listener]:
     """Return who is told, by name; a SettingsError where a secret cannot be read, or a relay is missing."""
     notify, told = settings.notify, dict[str, Listener]()
     if notify.webhook_url is not None:
-        text = secret(None, notify.webhook_secret_file, "topup-webhook-secret", "notify.webhook_secret_file")
+        text = secret(settings, "notify.webhook_secret_file")
         webhook = Webhook(notify.webhook_url, secret_of(text) if text is not None else None)
         told["webhook"] = Listener(webhook, Tier[notify.webhook_tier.upper()], notify.quiet_hours)
     if notify.email_to:
-        told["email"] = Listener(_email(notify), Tier[notify.email_tier.upper()], notify.quiet_hours)
-    text = secret(None, notify.apprise_file, "topup-apprise", "notify.apprise_file")
+        told["email"] = Listener(_email(settings), Tier[notify.email_tier.upper()], notify.quiet_hours)
+    text = secret(settings, "notify.apprise_file")
     if text is not None:
         told["apprise"] = Listener(Apprise(text), Tier[notify.apprise_tier.upper()], notify.quiet_hours)
     return told
 
 
-def _email(notify: NotifySection) -> Email:
-    password = secret(None, notify.smtp_password_file, "topup-smtp-password", "notify.smtp_password_file")
+def _email(settings: Settings) -> Email:
+    notify, password = settings.notify, secret(settings, "notify.smtp_password_file")
     return Email(
         notify.smtp_host or "localhost",
         notify.smtp_port,
