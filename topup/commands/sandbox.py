@@ -2,7 +2,8 @@
 
 import gc
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,18 @@ EXTRA: Final = (
 )
 
 
+@contextmanager
+def _installed() -> Iterator[None]:
+    """Say how the embedded chain's packages are had where they are missing; they are loaded where it is built."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "topup").partition(".")[0] == "topup":
+            raise
+        raise SettingsError(f"the sandbox's chain is not installed: there is no {error.name}", remedy=EXTRA) from None
+
+
+@_installed()
 def answer(
     rail: str,
     pay_with: str,
@@ -32,28 +45,6 @@ def answer(
     gc.enable()
     if days is not None and keep is None:
         raise SettingsError("--days leaves a ledger, and --keep does not say where", remedy="add --keep DIRECTORY")
-    try:
-        return _shown(
-            rail, pay_with, anvil, keep, fault=fault, days=days, list_faults=list_faults, serve=serve, tell=tell
-        )
-    except ModuleNotFoundError as error:  # the embedded chain's packages are loaded where it is built
-        if (error.name or "topup").partition(".")[0] == "topup":
-            raise
-        raise SettingsError(f"the sandbox's chain is not installed: there is no {error.name}", remedy=EXTRA) from None
-
-
-def _shown(
-    rail: str,
-    pay_with: str,
-    anvil: Path | None,
-    keep: Path | None,
-    *,
-    fault: str | None,
-    days: int | None,
-    list_faults: bool,
-    serve: bool,
-    tell: Callable[[str], None],
-) -> Answer:
     from topup.commands import demo
     from topup.commands.demo_ground import ground
     from topup.sandbox.faults import of_rail
