@@ -155,6 +155,34 @@ def test_paying_is_added_later(newcomer: Newcomer) -> None:
     assert "topup pin" in done.stdout
 
 
+def test_a_wallet_is_opened_before_it_is_written_down(newcomer: Newcomer) -> None:
+    """With another's password it does not open: nothing is written. With its own it is taken as it is."""
+    keystore, password = newcomer.home / "old.json", newcomer.home / "old.password"
+    sealed = Account.encrypt(newcomer.place.world.key.to_bytes(), "correct", kdf="scrypt", iterations=2)
+    for file, text in ((keystore, json.dumps(sealed)), (password, "wrong")):
+        file.write_text(text, encoding="utf-8")
+        file.chmod(0o600)
+    own = ("--pay", "--keystore", str(keystore), "--password-file", str(password))
+    refused = newcomer.scripts(*own, "--rpc-url", newcomer.place.world.rpc.url)
+    assert refused.returncode == 2, refused.stderr
+    assert "does not open" in refused.stderr
+    assert not newcomer.config.exists()
+    password.write_text("correct", encoding="utf-8")
+    assert newcomer.scripts(*own, "--rpc-url", newcomer.place.world.rpc.url).returncode == 0
+    assert newcomer.settings["wallet"]["keystore"] == str(keystore)
+
+
+def test_what_does_not_fit_together_writes_no_key(newcomer: Newcomer) -> None:
+    """A setting given beside the questions is tried before the key that was typed is kept."""
+    url, key = newcomer.place.world.gateway.url, newcomer.place.world.gateway.management_key
+    answers = [("management key:", key), ("one request may cost", ""), ("below which", ""), ("buy each time", "")]
+    flags = ("--api-url", url, "--watch", "--set", "policy.cap_24h=5")
+    code, shown = newcomer.talks(*flags, answers=answers)
+    assert code == 2, shown
+    assert "policy.cap_24h 5 is below" in shown
+    assert not newcomer.config.exists()
+
+
 def test_two_providers_of_different_owners_need_no_warning(newcomer: Newcomer) -> None:
     """Both are asked which chain they serve, and both are written down."""
     urls = [newcomer.place.world.rpc.url, newcomer.place.world.provider().url]

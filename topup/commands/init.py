@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from topup.app import keys
 from topup.app.connections import opened
 from topup.app.funding import Funding, funding
 from topup.app.output import warn
@@ -213,14 +214,20 @@ class Setup:
         self._next = [f"send {funds.dollar.asset} on {funds.chain} to the wallet's address", *pins]
 
     def _wallet(self) -> None:
-        password = self._given.password_file or self._path.with_name("wallet.password")
-
         def opens(keystore: object) -> None:
             path = Path(str(keystore)).absolute() if keystore else self._path.with_name(wallet_new.NAME)
+            password = self._given.password_file or self._path.with_name("wallet.password")
             if not keystore and not path.exists():
                 self._made(path, password)
-            files.password(password, "--password-file")
+            elif self._asks and self._given.password_file is None:
+                password = Path(self._typed("file that holds its password", str(password)))
+            before = self._rows
             self._set({"wallet.keystore": str(path), "wallet.keystore_password_file": str(password.absolute())})
+            try:
+                keys.signer(self._tried())
+            except TopupError:
+                self._rows = before
+                raise
 
         if "wallet.keystore" not in self._rows:
             self._asked("keystore of the wallet (empty: make a new one)", self._given.keystore, "", opens)
@@ -256,11 +263,11 @@ class Setup:
 
     def written(self) -> Answer:
         """Write the settings, and what was typed, into files that only their owner can read."""
+        self._set(self._values)  # whatever does not fit together is refused before a file is written
         if self._key:
             file = self._path.with_name(KEY_FILE)
             new_files.create(file, self._key + "\n", "the key's file")
             self._rows["api.key_file"], self._key = str(file), ""
-        self._set(self._values)
         text = rendered(self._rows, head=f"Settings of topup, written by `topup init` on {datetime.now(UTC):%Y-%m-%d}.")
         kept = new_files.replace(self._path, text, "settings") if self._before else None
         if not self._before:
