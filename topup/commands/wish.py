@@ -240,8 +240,8 @@ class Once:
             if self._number is None and SqliteStore.writer(self._settings.state_dir) == DAEMON:
                 self._served_there(store)
                 if not self._agreed:
-                    detail = "a daemon holds the ledger and buys what is due"
-                    return Ending(int(Exit.OK), "held", Why.NOT_AGREED, detail, remedy=Why.NOT_AGREED.remedy)
+                    detail = "the running daemon buys what is due; --yes, or a yes at a terminal, asks it for more"
+                    return Ending(int(Exit.OK), "held", Why.NOT_AGREED, detail)
             try:
                 while True:
                     asked = self._row(store)
