@@ -90,9 +90,14 @@ def crooked(seed: int, last: int = LAST) -> Fault:
 
 
 @contextmanager
-def behind(environment: dict[str, str], name: str, url: str, seed: int) -> Iterator[dict[str, str]]:
-    """The same settings with a bent provider, whose key stands in its path, and with an empty ledger."""
-    with Proxy(url) as wire, tempfile.TemporaryDirectory() as state:
+def behind(whose: Served | Owner, seed: int) -> Iterator[dict[str, str]]:
+    """Their settings with a bent provider, whose key stands in its path, and with an empty ledger."""
+    if isinstance(whose, Owner):
+        environment = {name: value for name, value in whose.settings().items() if value is not None}
+        name = "RAILS__MPP__RPC_URLS"
+    else:
+        environment, name = whose.environment(), "CHAIN__RPC_URLS"
+    with Proxy(whose.world.rpc.url) as wire, tempfile.TemporaryDirectory() as state:
         wire.on("*", crooked(seed))
         bad = {f"TOPUP_{name}": f"{wire.url}/v3/{KEY}", "TOPUP_STATE_DIR": str(Path(state, "s"))}
         yield environment | bad | {"TOPUP_CHAIN__TIMEOUT_S": "5"}
@@ -125,12 +130,7 @@ def outcome(act: Callable[[], Awaitable[Any]]) -> Any:
 @example(seed=435897288)  # it gives our key for the balance at the final block
 def test_doctor_tells_of_bent_answers(seed: int, place: Served, owner: Owner, *, sellers: bool) -> None:
     """Each look is a check in a sentence; none of them broke. The chain of a seller is looked at by other code."""
-    if sellers:
-        kept = {name: value for name, value in owner.settings().items() if value is not None}
-        bending = behind(kept, "RAILS__MPP__RPC_URLS", owner.world.rpc.url, seed)
-    else:
-        bending = behind(place.environment(), "CHAIN__RPC_URLS", place.world.rpc.url, seed)
-    with bending as environment:
+    with behind(owner if sellers else place, seed) as environment:
         found = asyncio.run(examine(environment))
     for one in found:
         sound(one.says)
@@ -155,12 +155,7 @@ async def test_what_a_look_quotes_of_a_provider_is_masked() -> None:
 @given(seed=SEEDS)
 def test_what_a_wallet_holds_is_told_or_unknown(seed: int, place: Served, owner: Owner, *, tempo: bool) -> None:
     """Of each chain, each part in a sentence; a number is one that can be, or there is none."""
-    if tempo:
-        kept = {name: value for name, value in owner.settings().items() if value is not None}
-        bending = behind(kept, "RAILS__MPP__RPC_URLS", owner.world.rpc.url, seed)
-    else:
-        bending = behind(place.environment(), "CHAIN__RPC_URLS", place.world.rpc.url, seed)
-    with bending as environment:
+    with behind(owner if tempo else place, seed) as environment:
         told = asyncio.run(wallet_check.examined(load(environment)))
     for check in told.document["checks"]:
         sound(check["says"])
@@ -176,7 +171,7 @@ def test_what_a_wallet_holds_is_told_or_unknown(seed: int, place: Served, owner:
 @given(seed=SEEDS)
 def test_check_decides_or_says_why_not(seed: int, place: Served) -> None:
     """A top-up is due; whether it could be paid is told, or unknown and why."""
-    with behind(place.environment(), "CHAIN__RPC_URLS", place.world.rpc.url, seed) as environment:
+    with behind(place, seed) as environment:
         own = load(environment)
         told = outcome(lambda: ask_and_decide(own, PurchaseOrder(forced=True)))
         live = outcome(lambda: ask_live(own))
@@ -191,7 +186,7 @@ def test_reconcile_reports_or_says_what_it_could_not_learn(seed: int, place: Ser
 
     Whatever is adopted is the payment that was made, at its own cost; bent is none of it.
     """
-    with behind(place.environment(), "CHAIN__RPC_URLS", place.world.rpc.url, seed) as environment:
+    with behind(place, seed) as environment:
         own = load(environment)
         with closing(reconcile.ledger(own, adopt=True)) as store:
             told = outcome(lambda: reconcile.examine(own, store, "0"))
@@ -206,9 +201,8 @@ def test_reconcile_reports_or_says_what_it_could_not_learn(seed: int, place: Ser
 @given(seed=SEEDS)
 def test_the_limit_of_a_key_is_read_or_a_sentence_says_why_not(seed: int, owner: Owner) -> None:
     """What the key may spend, and which call would change it; nothing is signed."""
-    environment = {name: value for name, value in owner.settings().items() if value is not None}
-    with behind(environment, "RAILS__MPP__RPC_URLS", owner.world.rpc.url, seed) as bad:
-        own = load(bad)
+    with behind(owner, seed) as environment:
+        own = load(environment)
         told = outcome(lambda: wallet_limit.look(own))
         outcome(lambda: wallet_limit.propose(own, Usd.of(20), 1, None))
     if isinstance(told, wallet_limit.State):
