@@ -14,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tools import environ, outside
+from tests.world.stage import Kept
 from topup.app import assembly
 from topup.app.connections import Connections
 from topup.app.hosts import closed
 from topup.app.settings import env_name, load, names, provenance, secret
 from topup.commands.doctor.machine import ways
+from topup.commands.run import _say_how_it_starts
 from topup.domain.coinbase_charge import K2_PREFIX
 from topup.domain.credits import Reading
 from topup.domain.errors import SettingsError
@@ -223,6 +225,9 @@ def test_a_rail_that_a_host_has_closed_is_known() -> None:
     assert closed(named.api, "mpp") is None
     assert closed(load(environ(api__url="https://gateway.example/v1")).api, "coinbase") is None
     assert not ways(named).ok
+    sink = Kept()
+    _say_how_it_starts(named, None, sink)
+    assert [one.shown()["rail"] for one in sink.told if one.name() == "rail_closed"] == ["coinbase"]
     assert ways(load(environ())).line() == "ok    way to pay             mpp, by api.url"
 
 

@@ -33,6 +33,7 @@ from topup.domain.messages import ALARMS, MessageKind, Tier
 from topup.ledger.store import SqliteStore
 from topup.ports.outbox import Undelivered
 from topup.wire.email import Email
+from topup.wire.heartbeat import Heartbeat
 from topup.wire.webhook import secret_of, signature
 
 SECRET: Final = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes....").decode()
@@ -334,7 +335,7 @@ def test_a_daemon_tells_of_an_alarm_and_of_its_end_over_a_kill(place: Served, re
 @pytest.mark.machine_time
 @pytest.mark.slow
 def test_the_heartbeat_beats_with_the_passes_and_says_how_the_process_left(place: Served, receiver: Receiver) -> None:
-    """Start and success of a run under one id, a failure at once, and the exit code; a kill is silence."""
+    """Start and success of a run under one id, and the exit code of the process."""
     daemon = place.start("run", notify__heartbeat_url=f"{receiver.url}/ping/me", notify__webhook_url=None,
                          notify__webhook_secret_file=None)  # fmt: skip
     daemon.await_event("cycle_done")
@@ -343,6 +344,21 @@ def test_the_heartbeat_beats_with_the_passes_and_says_how_the_process_left(place
     assert receiver.taken[0].query.startswith("rid=")
     assert daemon.stop() == 0
     assert receiver.pings()[-1] == "0"
+
+
+async def test_what_is_well_is_said_once_a_minute_and_a_failure_at_once(receiver: Receiver) -> None:
+    """A failure has the id of its run where that was begun; after it the next pass is told of again."""
+    clock = Machine()
+    heart = Heartbeat(f"{receiver.url}/ping/me?key=1", clock)
+    for well, wait_s in ((True, 1), (True, 1), (False, 1), (True, 61), (False, 1)):
+        heart.began()
+        heart.ended(well=well)
+        clock.go_on(wait_s * 1000)
+    await heart.left(0)
+    assert receiver.pings() == ["start", "me", "fail", "start", "me", "start", "fail", "0"]
+    runs = [request.query.removeprefix("key=1&rid=") for request in receiver.taken]
+    assert runs[0] == runs[1] and runs[3] == runs[4] and runs[5] == runs[6] == runs[7]
+    assert len(set(runs)) == 3
 
 
 @pytest.mark.machine_time
