@@ -314,6 +314,16 @@ def test_a_refill_is_told_signed_and_once(place: Served, receiver: Receiver) -> 
 
 @pytest.mark.machine_time
 @pytest.mark.slow
+def test_a_refill_that_came_to_nothing_is_told_with_its_word(place: Served, receiver: Receiver) -> None:
+    """The charge would pay a stranger: a program can branch on why it was refused."""
+    place.spoil("coinbase", "other-recipient")
+    assert place.document("once", "--amount", "12.5", "--yes")["exit_code"] == 3
+    assert receiver.kinds() == ["topup.failed"]
+    assert receiver.documents()[0]["data"]["reason"] == "charge_refused"
+
+
+@pytest.mark.machine_time
+@pytest.mark.slow
 def test_a_daemon_tells_of_an_alarm_and_of_its_end_over_a_kill(place: Served, receiver: Receiver) -> None:
     """The account runs low while buying is paused; another process, after a kill, tells that it is over, and why."""
     place.run("pause")
