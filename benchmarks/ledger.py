@@ -252,14 +252,14 @@ def commands(place: Place, topup: str, rounds: int) -> dict[str, Any]:
 
 def queries(place: Place, settings: Settings, topup: str, rounds: int) -> dict[str, str]:
     """Measure what the commands and a pass of the daemon ask of the ledger, within this process."""
-    from topup.commands.status import status
+    from topup.app.standing import standing
 
     store = SqliteStore.open_reader(place.state)
     now = time.time_ns() // 1_000_000
     bps = settings.fee_ceiling_bps
     try:
         return {
-            "status": timed(lambda: status(store, settings, now), rounds),
+            "status": timed(lambda: standing(store, settings, now), rounds),
             "past of 30 days": timed(lambda: store.past(ACCOUNT, now - 30 * DAY_MS, bps), rounds),
             "past of all days": timed(lambda: store.past(ACCOUNT, 0, bps), 1),
             "readings of a day": timed(lambda: store.readings(ACCOUNT, now - DAY_MS), rounds),

@@ -31,7 +31,7 @@ from tests.world.builders import (
 )
 from tests.world.ledger import BASELINE, MEMORY
 from topup.accounting.journal import attempt_entry, posting_entry
-from topup.commands.status import WAITS
+from topup.accounting.standing import WAITS
 from topup.domain import lifecycle
 from topup.domain.coinbase_charge import parse, verify
 from topup.domain.demand import Verified

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from decimal import ROUND_UP, Decimal
@@ -9,49 +10,26 @@ from threading import Event
 from typing import Any, Final
 
 from topup.accounting.journal import Commodity
-from topup.app.assembly import limits
-from topup.app.settings import Settings
+from topup.accounting.standing import FUNDED, WAITS, Standing
+from topup.app.standing import standing
+from topup.app.troubles import STUCK
 from topup.commands.answer import Answer, labelled, shown
 from topup.commands.start import load, wait_for
-from topup.commands.troubles import STUCK, troubles
-from topup.domain.credits import DAY_MS, HOUR_MS, NOTHING, Reading, Runway, burn_usd_per_hour, runway
 from topup.domain.errors import Exit
-from topup.domain.lifecycle import TERMINAL, State, TopUp
+from topup.domain.lifecycle import TERMINAL, TopUp
 from topup.domain.moments import moment, span
 from topup.domain.money import Usd, Usdc, Wei, plain
-from topup.domain.notes import DAEMON, Note
 from topup.ledger.store import SqliteStore
 from topup.wire.clock import SystemClock
 
 WINDOWS: Final = {"24h": "24 hours", "30d": "30 days"}
-FUNDED: Final = {
-    "yes": "FUNDED",
-    "low": "LOW, below its floor",
-    "no": "EMPTY, and requests are refused",
-    "unknown": "nothing is known of its credits",
-}
-# What has to happen next, for as long as a top-up stays in a state; those that are over wait for nothing.
-WAITS: dict[State, str] = {
-    State.DECIDED: "for a pass that asks the seller",
-    State.ASKING: "for the seller's answer; an unpaid charge is harmless",
-    State.CHARGED: "until it can be planned and paid: see `reason`, and the daemon's log",
-    State.RESERVED: "to be signed; nothing has left",
-    State.SIGNED: "to be sent; nothing has left",
-    State.SENT: "for a block that holds the payment, or for proof that none ever will",
-    State.REVERTED: "for another try of the same charge, or for its end",
-    State.DEATHWATCH: "for proof that its charge can never be paid",
-    State.PAID: "for the provider to post the credits",
-    State.CREDITED: "for the payment's block to be final",
-    State.UNCREDITED: "for the credits, late as they are, or for a person: `topup show` has what support needs",
-    State.HALTED: "for a person: see `topup show` and docs/runbook.md",
-}
 
 
 def answer(*, live: bool) -> Answer:
     """Say how things stand; with `live` the API and the chain are asked as well."""
     settings = load()
     with closing(SqliteStore.open_reader(settings.state_dir)) as store:
-        document = status(store, settings, SystemClock().now_ms())
+        document = status(standing(store, settings, SystemClock().now_ms()))
     if live:
         from topup.commands.check import ask_live
 
@@ -104,71 +82,40 @@ def topup_document(topup: TopUp) -> dict[str, Any]:
     }
 
 
-def status(store: SqliteStore, settings: Settings, now_ms: int) -> dict[str, Any]:
-    """Return what is known without asking anybody: the last believed reading, its runway, what is open, what was."""
-    account, allowed = settings.account, limits(settings)
-    last = store.last_reading(account)
-    burn = burn_usd_per_hour(store.readings(account, now_ms - DAY_MS))
-    left = runway(last.balance, allowed.floor, burn) if last is not None else Runway(None, None)
-    unfinished = store.open_topup(account)
-    control = store.control(account)
-    past = store.past(account, now_ms - 30 * DAY_MS, allowed.fee_ceiling.bps)
-    day = sum((p.spent for p in past if p.decided_ms > now_ms - DAY_MS), Usd.of(0))
-    month = sum((p.spent for p in past), Usd.of(0))
-    daemon = _daemon(store, settings)
-    wrong = troubles(store, settings, last, unfinished, running=daemon is not None, now_ms=now_ms)
+def status(standing: Standing) -> dict[str, Any]:
+    """Return how an account stands as a JSON-ready document; amounts as strings."""
+    last, unfinished, day, month = standing.last, standing.unfinished, standing.day, standing.month
     return {
         "schema": 1,
-        "account": account,
-        "mode": "live" if allowed.live else "observe",
-        "funded": _funded(last, allowed.floor),
-        "daemon": daemon,
-        "rails": list(settings.rails_in_use),
-        "paused": control.paused,
-        "rails_gone": sorted(control.gone),
+        "account": standing.account,
+        "mode": standing.mode,
+        "funded": standing.funded,
+        "daemon": vars(standing.daemon) if standing.daemon is not None else None,
+        "rails": list(standing.rails),
+        "paused": standing.paused,
+        "rails_gone": list(standing.gone),
         "total_credits_usd": str(last.total_credits) if last is not None else None,
         "balance_usd": str(last.balance) if last is not None else None,
         "read_ms": last.at_ms if last is not None else None,
-        "read_s_ago": (now_ms - last.at_ms) // 1000 if last is not None else None,
-        "floor_usd": str(allowed.floor),
-        "burn_usd_per_hour": shown(burn),
-        "hours_to_floor": shown(left.to_floor_h),
-        "hours_to_empty": shown(left.to_empty_h),
-        "empty_ms": _after(last, left.to_empty_h),
-        "spent_24h_usd": str(day),
-        "cap_24h_usd": str(allowed.cap_24h),
-        "spent_30d_usd": str(month),
-        "cap_30d_usd": str(allowed.cap_30d),
-        "left_wallet_24h": _amounts(store.left_wallet(account, now_ms - DAY_MS)),
-        "left_wallet_30d": _amounts(store.left_wallet(account, now_ms - 30 * DAY_MS)),
+        "read_s_ago": (standing.now_ms - last.at_ms) // 1000 if last is not None else None,
+        "floor_usd": str(standing.floor),
+        "burn_usd_per_hour": shown(standing.burn),
+        "hours_to_floor": shown(standing.runway.to_floor_h),
+        "hours_to_empty": shown(standing.runway.to_empty_h),
+        "empty_ms": standing.empty_ms,
+        "spent_24h_usd": str(day.counted),
+        "cap_24h_usd": str(day.cap),
+        "spent_30d_usd": str(month.counted),
+        "cap_30d_usd": str(month.cap),
+        "left_wallet_24h": _amounts(day.left_wallet),
+        "left_wallet_30d": _amounts(month.left_wallet),
         "open": topup_document(unfinished) if unfinished is not None else None,
-        "last": [topup_document(t) for t in store.latest(account, 5)],
-        "troubles": [trouble.document() for trouble in wrong],
+        "last": [topup_document(topup) for topup in standing.latest],
+        "troubles": [trouble.document() for trouble in standing.troubles],
     }
 
 
-def _daemon(store: SqliteStore, settings: Settings) -> dict[str, Any] | None:
-    """Return the process that serves this account, and since when, in ledger time; None where none does."""
-    directory, served = settings.state_dir, store.told("", Note.SERVES)
-    if SqliteStore.writer(directory) != DAEMON or served not in (None, settings.account):
-        return None
-    if not SqliteStore.held(directory):
-        return None
-    since_ms = store.told_at("", Note.SERVES) if served is not None else None
-    return {"pid": SqliteStore.holder(directory), "since_ms": since_ms}
-
-
-def _funded(last: Reading | None, floor: Usd) -> str:
-    if last is None:
-        return "unknown"
-    return "yes" if last.balance >= floor else "low" if last.balance > NOTHING else "no"
-
-
-def _after(last: Reading | None, hours: Decimal | None) -> int | None:
-    return None if last is None or hours is None else last.at_ms + int(hours * HOUR_MS)
-
-
-def _amounts(sums: dict[Commodity, int]) -> dict[str, str]:
+def _amounts(sums: Mapping[Commodity, int]) -> dict[str, str]:
     """Return amounts by commodity, as decimal text."""
     return {
         name.value: plain(Wei(units).eth if name is Commodity.ETH else Usdc(units).usdc) for name, units in sums.items()

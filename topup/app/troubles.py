@@ -1,9 +1,9 @@
 """What is wrong with an account as far as its ledger shows, and what is to be done about it? The worst first."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
+from topup.accounting.standing import Trouble
 from topup.app.assembly import rails_before
 from topup.app.hosts import CLOSED_REMEDY, closed
 from topup.app.settings import Settings
@@ -21,19 +21,6 @@ STUCK: Final = {
     State.HALTED: "nothing more is done about it, and money may have moved",
     State.UNCREDITED: "it is paid, and its credits have not come",
 }
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """One thing that is wrong: a stable word, a sentence, and what to do."""
-
-    code: str
-    detail: str
-    remedy: str
-
-    def document(self) -> dict[str, str]:
-        """Return it as a JSON-ready document."""
-        return vars(self)
 
 
 def troubles(

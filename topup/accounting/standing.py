@@ -1,0 +1,131 @@
+"""How does an account stand at one moment, for everything that shows it to people and programs?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from topup.accounting.journal import Commodity
+from topup.domain.credits import HOUR_MS, NOTHING, Reading, Runway
+from topup.domain.lifecycle import State, TopUp
+from topup.domain.money import Usd
+
+# What `Standing.funded` means, for people.
+FUNDED: Final = {
+    "yes": "FUNDED",
+    "low": "LOW, below its floor",
+    "no": "EMPTY, and requests are refused",
+    "unknown": "nothing is known of its credits",
+}
+# What has to happen next, for as long as a top-up stays in a state; those that are over wait for nothing.
+WAITS: Final[dict[State, str]] = {
+    State.DECIDED: "for a pass that asks the seller",
+    State.ASKING: "for the seller's answer; an unpaid charge is harmless",
+    State.CHARGED: "until it can be planned and paid: see `reason`, and the daemon's log",
+    State.RESERVED: "to be signed; nothing has left",
+    State.SIGNED: "to be sent; nothing has left",
+    State.SENT: "for a block that holds the payment, or for proof that none ever will",
+    State.REVERTED: "for another try of the same charge, or for its end",
+    State.DEATHWATCH: "for proof that its charge can never be paid",
+    State.PAID: "for the provider to post the credits",
+    State.CREDITED: "for the payment's block to be final",
+    State.UNCREDITED: "for the credits, late as they are, or for a person: `topup show` has what support needs",
+    State.HALTED: "for a person: see `topup show` and docs/runbook.md",
+}
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """One thing that is wrong: a stable word, a sentence, and what to do."""
+
+    code: str
+    detail: str
+    remedy: str
+
+    def document(self) -> dict[str, str]:
+        """Return it as a JSON-ready document."""
+        return vars(self)
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """The process that serves an account.
+
+    Attributes:
+        pid: its process; None where it cannot be seen from here.
+        since_ms: since when it serves the account, in ledger time; None where that is not known.
+    """
+
+    pid: int | None
+    since_ms: int | None
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a window of time has cost.
+
+    Attributes:
+        counted: dollars that count against the cap, unfinished top-ups at their most.
+        cap: the most that may be counted.
+        left_wallet: what top-ups have taken out of the wallet, fees included, in units of each commodity.
+    """
+
+    counted: Usd
+    cap: Usd
+    left_wallet: Mapping[Commodity, int]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How an account stands at a moment, by its ledger alone.
+
+    Attributes:
+        now_ms: the moment.
+        mode: "live" or "observe".
+        rails: the ways to buy, the preferred one first; `gone` are those that their sellers have closed.
+        last: the last reading that was believed; None when there was none.
+        floor: below which the account is refilled.
+        burn: dollars an hour of late; None when that is unknown.
+        day, month: what the last 24 hours and 30 days have cost.
+        unfinished: the open top-up.
+        latest: the newest top-ups, newest first.
+        daemon: who serves the account; None where nobody does.
+        troubles: what is wrong, the worst first.
+    """
+
+    account: str
+    now_ms: int
+    mode: str
+    rails: tuple[str, ...]
+    gone: tuple[str, ...]
+    paused: bool
+    last: Reading | None
+    floor: Usd
+    burn: Usd | None
+    runway: Runway
+    day: Spent
+    month: Spent
+    unfinished: TopUp | None
+    latest: tuple[TopUp, ...]
+    daemon: Daemon | None
+    troubles: tuple[Trouble, ...]
+
+    @property
+    def funded(self) -> str:
+        """Return a word of `FUNDED`."""
+        if self.last is None:
+            return "unknown"
+        return "yes" if self.last.balance >= self.floor else "low" if self.last.balance > NOTHING else "no"
+
+    @property
+    def empty_ms(self) -> int | None:
+        """Return when nothing will be left if nothing is bought; None when that is unknown, or never."""
+        return self._after(self.runway.to_empty_h)
+
+    @property
+    def floor_ms(self) -> int | None:
+        """Return when the floor will be reached; None when that is unknown, or never."""
+        return self._after(self.runway.to_floor_h)
+
+    def _after(self, hours: Decimal | None) -> int | None:
+        return None if self.last is None or hours is None else self.last.at_ms + int(hours * HOUR_MS)

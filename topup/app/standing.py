@@ -1,0 +1,53 @@
+"""How does the account of these settings stand? Gathered from its ledger, without asking anybody."""
+
+from topup.accounting.standing import Daemon, Spent, Standing
+from topup.app.assembly import limits
+from topup.app.settings import Settings
+from topup.app.troubles import troubles
+from topup.domain.credits import DAY_MS, Runway, burn_usd_per_hour, runway
+from topup.domain.money import Usd
+from topup.domain.notes import DAEMON, Note
+from topup.ledger.store import SqliteStore
+
+LATEST = 5
+
+
+def standing(store: SqliteStore, settings: Settings, now_ms: int) -> Standing:
+    """Return how the account stands; a TopupError where the ledger cannot be read."""
+    account, allowed = settings.account, limits(settings)
+    last = store.last_reading(account)
+    burn = burn_usd_per_hour(store.readings(account, now_ms - DAY_MS))
+    unfinished, control, daemon = store.open_topup(account), store.control(account), _daemon(store, settings)
+    past = store.past(account, now_ms - 30 * DAY_MS, allowed.fee_ceiling.bps)
+
+    def spent(since_ms: int, cap: Usd) -> Spent:
+        counted = sum((p.spent for p in past if p.decided_ms > since_ms), Usd.of(0))
+        return Spent(counted, cap, store.left_wallet(account, since_ms))
+
+    return Standing(
+        account=account,
+        now_ms=now_ms,
+        mode="live" if allowed.live else "observe",
+        rails=settings.rails_in_use,
+        gone=tuple(sorted(control.gone)),
+        paused=control.paused,
+        last=last,
+        floor=allowed.floor,
+        burn=burn,
+        runway=runway(last.balance, allowed.floor, burn) if last is not None else Runway(None, None),
+        day=spent(now_ms - DAY_MS, allowed.cap_24h),
+        month=spent(now_ms - 30 * DAY_MS, allowed.cap_30d),
+        unfinished=unfinished,
+        latest=tuple(store.latest(account, LATEST)),
+        daemon=daemon,
+        troubles=tuple(troubles(store, settings, last, unfinished, running=daemon is not None, now_ms=now_ms)),
+    )
+
+
+def _daemon(store: SqliteStore, settings: Settings) -> Daemon | None:
+    directory, served = settings.state_dir, store.told("", Note.SERVES)
+    if SqliteStore.writer(directory) != DAEMON or served not in (None, settings.account):
+        return None
+    if not SqliteStore.held(directory):
+        return None
+    return Daemon(SqliteStore.holder(directory), store.told_at("", Note.SERVES) if served is not None else None)
