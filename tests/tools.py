@@ -92,6 +92,7 @@ REQUIRED: Final = (
     "anvil",
     "bean-check",
     "chromium",
+    "fish",
     "groff",
     "hadolint",
     "hledger",
@@ -101,6 +102,7 @@ REQUIRED: Final = (
     "systemd-analyze",
     "uniswap",
     "uv",
+    "zsh",
 )
 
 

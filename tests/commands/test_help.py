@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from tests.generate_docs import SHARE, commands
-from tests.tools import BIN, find, outside, require
+from tests.tools import BIN, ROOT, outside, require
 from topup.commands.cli import app
 from topup.commands.help import GROUPS
 
@@ -23,10 +24,15 @@ TOPUP = str(BIN / "topup")
 
 
 def shown(*arguments: str, **variables: str) -> str:
+    """Return what a command of ours shows on a terminal of 200 columns."""
+    return shown_by([TOPUP, *arguments], **variables)
+
+
+def shown_by(command: list[str], **variables: str) -> str:
     """Return what a command shows on a terminal of 200 columns."""
     leader, follower = pty.openpty()
     environment = outside() | {"TERM": "xterm", "COLUMNS": "200", "NO_COLOR": ""} | variables
-    with subprocess.Popen([TOPUP, *arguments], stdout=follower, env=environment) as running:
+    with subprocess.Popen(command, stdout=follower, cwd=ROOT, env=environment) as running:
         os.close(follower)
         parts = []
         while True:
@@ -102,11 +108,20 @@ def test_bash_completes(typed: str, offered: set[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells_can_read_their_script(shell: str, tmp_path: Path) -> None:
-    """Where the shell is there, it finds nothing wrong with the script."""
-    if (program := find(shell)) is None:
-        pytest.skip(f"missing {shell}")
+    """The shell itself finds nothing wrong with the script."""
     (tmp_path / "script").write_text(script(shell), encoding="utf-8")
-    subprocess.run([program, "-n", tmp_path / "script"], check=True)
+    subprocess.run([str(require(shell)), "-n", str(tmp_path / "script")], check=True)
+
+
+def test_fish_completes(tmp_path: Path) -> None:
+    """A real fish, told the script, offers what begins so, with what each command does."""
+    (tmp_path / "topup.fish").write_text(script("fish"), encoding="utf-8")
+    asked = f"source {tmp_path}/topup.fish; complete --do-complete 'topup sta'"
+    environment = outside() | {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    command = [str(require("fish")), "--no-config", "-c", asked]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["statement", "status"]
+    assert "Say how things stand" in done.stdout
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
@@ -139,3 +154,16 @@ def test_the_manual_page_is_clean() -> None:
     assert [name for name, _ in every if not re.search(rf"^ +{name}$", text, re.MULTILINE)] == []
     options = {one for _, command in every for option in command.params for one in option.opts if one[0] == "-"}
     assert [option for option in options if option not in text] == []
+
+
+def test_what_counts_stands_out_on_a_terminal() -> None:
+    """How the account stands, and what is wrong; without the colour it is the text that a file gets."""
+    lines = ["account   default: EMPTY, and requests are refused", "wrong     it is \x1b[32mwell", "mode      live"]
+    script = f"from topup.commands.colour import printed; print(printed({lines!r}))"
+    told = shown_by([sys.executable, "-c", script])
+    assert told.splitlines() == [
+        "\x1b[31m\x1b[1maccount   default: EMPTY, and requests are refused\x1b[0m",
+        "\x1b[31m\x1b[1mwrong\x1b[0m     it is \\x1b[32mwell",
+        "mode      live",
+    ]
+    assert "\x1b" not in shown_by([sys.executable, "-c", script], NO_COLOR="1")

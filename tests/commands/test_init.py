@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from tests.tools import outside
 from tests.world.served import PATIENCE_S, TOPUP, Done, Served, ran, served
 from topup.app.settings_text import flat, rendered
+from topup.domain.credits import DAY_MS
 
 BASE: Final = 8453
 
@@ -114,12 +115,14 @@ def test_watching_takes_a_key_and_nothing_else(newcomer: Newcomer) -> None:
 
 def test_a_conversation_tries_each_answer_and_shows_no_key(newcomer: Newcomer) -> None:
     """An ordinary key is told from a management key, and asked for again; what is typed is seen by nobody."""
+    account = newcomer.place.world.gateway.account
+    account._curve.insert(0, (account.now_ms() - 3 * DAY_MS, Decimal(0), Decimal("0.05")))
     key = newcomer.place.world.gateway.management_key
     answers = [
         ("API", newcomer.place.world.gateway.url),
         ("management key:", "sk-or-v1-no-such-key"),
         ("management key:", key),
-        ("one request may cost", "2"),
+        ("one request may cost, in dollars (such as 2; -: unknown) [0.2", "2"),
         ("run at once", "20"),
         ("below which to refill", "10"),
         ("buy each time [40", "25"),
@@ -129,6 +132,7 @@ def test_a_conversation_tries_each_answer_and_shows_no_key(newcomer: Newcomer) -
     code, shown = newcomer.talks(answers=answers)
     assert code == 0, shown
     assert "FAIL" in shown
+    assert "took 0.03 dollars a request" in shown
     assert "policy.amount 25 is below the 40 of policy.request_max_usd times policy.requests_at_once" in shown
     assert key not in shown
     kept = newcomer.config / "api-key"

@@ -211,6 +211,14 @@ def days(first: date, last: date) -> Iterator[date]:
     return (first + timedelta(days=n) for n in range((last - first).days + 1))
 
 
+def dearest_request(told: Iterable[Activity]) -> Usd | None:
+    """Return the highest average that a request of one model has cost on one day; None where none was told."""
+    each = [
+        WIDE.divide(activity.used.usd.amount, activity.used.requests) for activity in told if activity.used.requests
+    ]
+    return Usd(max(each)) if each else None
+
+
 def dollars(nano: int) -> Usd:
     """Return 10^-9 dollars in dollars."""
     return Usd(WIDE.scaleb(Decimal(nano), -9))

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from topup.app.output import document, say, write
+from topup.app.output import document, write
+from topup.commands.colour import printed
 from topup.domain import errors
 from topup.domain.money import plain
 
@@ -75,5 +76,5 @@ def deliver(answer: Answer, *, as_json: bool) -> int:
     elif as_json and answer.document:
         document(answer.document)
     elif answer.lines:
-        say("\n".join(answer.lines))
+        write(printed(answer.lines) + "\n")
     return answer.exit if answer.then is None else answer.then()

@@ -4,9 +4,7 @@ A command says by `rich_help_panel` which group it is listed in. With `--json` a
 document as well.
 """
 
-import os
 import re
-import sys
 from itertools import groupby
 from typing import Any, Final
 
@@ -15,6 +13,7 @@ from typer.core import TyperGroup
 
 from topup.app.output import document
 from topup.commands.answer import refusal
+from topup.commands.colour import coloured
 from topup.domain.errors import Exit
 
 # In the order in which somebody needs them.
@@ -41,12 +40,6 @@ class Explained(typer.Context):
             return text
         text = HEADING.sub(lambda found: typer.style(found[0], bold=True), text)
         return NAME.sub(lambda found: typer.style(found[0], fg="cyan"), text)
-
-
-def coloured() -> bool:
-    """Tell whether the output is a terminal that takes colour, and nobody has asked for none."""
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
-    return not plain and sys.stdout is not None and sys.stdout.isatty()
 
 
 class Commands(TyperGroup):

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from topup.accounting.usage import Activity, dearest_request
 from topup.app import keys
 from topup.app.connections import opened
 from topup.app.funding import Funding, funding
@@ -32,6 +33,7 @@ from topup.commands.start import wait_for
 from topup.domain.errors import Exit, SettingsError, TopupError
 from topup.domain.nonpayment import WITNESSES
 from topup.payment.config import COINBASE, MPP
+from topup.sellers.openrouter import OpenRouter
 from topup.signers import new_keystore
 from topup.wire import files, new_files
 
@@ -39,6 +41,10 @@ T = TypeVar("T")
 KEY_FILE: Final = "api-key"
 KEYS_PAGE: Final = "https://openrouter.ai/settings/management-keys"
 MORE: Final = "add one of another owner: a single provider can hide a payment or invent one, two have to agree"
+# What is typed where a number is not known.
+UNKNOWN: Final = "-"
+# What one request may cost against what one costs on average: the answer may be as long as the model allows.
+DEARER: Final = 10
 WATCHING: Final = ("topup doctor", "topup check", "topup run")
 
 
@@ -144,6 +150,7 @@ class Setup:
         """Ask for one setting, unless a flag gives it."""
 
         def use(text: str) -> None:
+            text = "" if text == UNKNOWN else text
             self._set({name: text, **(self._covering(name, text) if self._asks else {})})
 
         self._asked(question, self._values.pop(name, None), default, use)
@@ -176,13 +183,26 @@ class Setup:
         self.say(f"A management key reads the credits ({KEYS_PAGE}). It is kept in a file of its own.")
         self._asked("", given.api_key_file, None, self._opens)
         self.say("A seller turns a request away when the balance is below the most that it may cost.")
-        costs = "most that one request may cost, in dollars (such as 2; empty: unknown)"
-        self._number("policy.request_max_usd", costs, "")
+        costs = f"most that one request may cost, in dollars (such as 2; {UNKNOWN}: unknown)"
+        self._number("policy.request_max_usd", costs, self._suggested() if self._asks else "")
         if "policy.request_max_usd" in self._rows:
             self._number("policy.requests_at_once", "how many of them run at once", "1")
         p = self._tried().policy
         self._number("policy.floor", "dollars below which to refill", str(p.floor))
         self._number("policy.amount", "dollars to buy each time", str(p.fixed_amount))
+
+    def _suggested(self) -> str:
+        """Return what a request may cost at most, by what the account's requests of late have cost on average."""
+        try:
+            average = dearest_request(wait_for(_activity(self._tried())))
+        except TopupError:
+            average = None  # not every seller tells it
+        if average is None:
+            return UNKNOWN
+        self.say(
+            f"On the dearest day a model took {average.cents_up()} dollars a request; {DEARER} times that is safe."
+        )
+        return str(average.times(DEARER).cents_up())
 
     def _opens(self, file: Path | None) -> None:
         """Take the key from a file, or typed unseen, and ask the API by it."""
@@ -295,6 +315,13 @@ def _pair(text: str) -> tuple[str, str]:
             remedy="write it like --set policy.floor=5; `topup config show --defaults` names every setting",
         )
     return name, value
+
+
+async def _activity(settings: Settings) -> list[Activity]:
+    """Ask the account's API what was used of late."""
+    async with opened(settings) as connections:
+        api = connections.api
+        return await api.activity() if isinstance(api, OpenRouter) else []
 
 
 async def _of_chain(settings: Settings, url: str, funds: Funding) -> None:

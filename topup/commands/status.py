@@ -14,6 +14,7 @@ from topup.accounting.standing import FUNDED, WAITS, Standing
 from topup.app.standing import standing
 from topup.app.troubles import STUCK
 from topup.commands.answer import Answer, labelled, shown
+from topup.commands.colour import printed
 from topup.commands.start import load, wait_for
 from topup.domain.errors import Exit
 from topup.domain.lifecycle import TERMINAL, TopUp
@@ -50,10 +51,10 @@ def watch(*, every_s: float = 2) -> Answer:
     before = signal.signal(signal.SIGINT, lambda *_: stopped.set())
     try:
         seen = answer(live=False)
-        with Live(Text("\n".join(seen.lines)), auto_refresh=False) as screen:
+        with Live(Text.from_ansi(printed(seen.lines)), auto_refresh=False) as screen:
             while not stopped.wait(every_s):
                 seen = answer(live=False)
-                screen.update(Text("\n".join(seen.lines)), refresh=True)
+                screen.update(Text.from_ansi(printed(seen.lines)), refresh=True)
     finally:
         signal.signal(signal.SIGINT, before)
     return replace(seen, lines=())
