@@ -11,7 +11,7 @@ import sys
 import threading
 from typing import Any
 
-import uvicorn  # type: ignore[import-not-found]
+import uvicorn
 from fastapi import FastAPI  # type: ignore[import-not-found]
 from x402 import x402Facilitator, x402ResourceServer  # type: ignore[import-not-found]
 from x402.http import PaymentOption, RouteConfig  # type: ignore[import-not-found]

@@ -100,7 +100,7 @@ def test_a_lock_is_complete_for_every_python(lock: str, python: str) -> None:
 
 
 # In which room an extra is used that does not bear its name.
-EXTRA_OF: Final = {"apprise": "wire"}
+EXTRA_OF: Final = {"apprise": "wire", "mcp": "commands"}
 
 
 def _imported(folder: str) -> set[str]:

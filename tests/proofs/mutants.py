@@ -360,9 +360,9 @@ approval-never-taken-back topup/payment/approvals.py
 tests/payment/test_usdc.py::test_an_approval_that_outlives_its_charge_is_taken_back
 -    return bool(touched) and touched[-1].plan.kind is Kind.APPROVE and not revokes(touched[-1])
 +    return bool(touched) and touched[-1].plan.kind is Kind.APPROVE and revokes(touched[-1])
-one-tombstone-stops-all topup/payment/monitor.py
+one-tombstone-stops-all topup/payment/snapshot.py
 tests/sellers/test_rails_safety.py::test_a_rail_that_is_gone_leaves_the_others_alone
--gone=control.gone >= {route.rail for route in self._account.routes},
+-gone=control.gone >= {route.rail for route in account.routes},
 +gone=bool(control.gone),
 another-rail-inside-a-top-up topup/payment/step.py
 tests/sellers/test_rails_safety.py::test_a_top_up_ends_on_the_rail_it_began_on

@@ -34,7 +34,8 @@ def troubles(
 ) -> Iterator[Trouble]:
     """Yield what is wrong; `running` tells whether a daemon serves this account."""
     if unfinished is not None and unfinished.state in STUCK:
-        look = f"`topup show {unfinished.id}`, and docs/runbook.md under {unfinished.reason or unfinished.state}"
+        word = unfinished.reason.partition(":")[0] or unfinished.state
+        look = f"`topup show {unfinished.id}`, and docs/runbook.md under {word}"
         yield Trouble(unfinished.state.value, f"{unfinished.id}: {STUCK[unfinished.state]}", look)
     if not running:
         yield Trouble("not_running", "no daemon watches this account, so nothing is bought", "start `topup run`")

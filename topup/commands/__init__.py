@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         history,
         init,
         ledger_verify,
+        mcp,
         notify_test,
         offers,
         once,

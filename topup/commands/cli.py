@@ -442,6 +442,12 @@ Table = Literal["text", "json", "csv"]
 Split = Literal["day", "model", "key", "label"]
 
 
+@app.command(rich_help_panel=LOOK)
+def mcp() -> None:
+    """Answer an agent that asks about its funds: an MCP server over stdio that only reads. Example: topup mcp."""
+    guarded(lambda: commands.mcp.answer())
+
+
 @app.command(rich_help_panel=BOOKS)
 def statement(
     month: Month = None,

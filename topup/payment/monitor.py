@@ -6,24 +6,20 @@ from topup.domain import events
 from topup.domain.credits import (
     DAY_MS,
     HOUR_MS,
-    RUNWAY_SPAN_MIN_MS,
     Doubt,
     Reading,
     Unknown,
     believe,
-    burn_usd_per_hour,
     fallen_for_a_day,
     rose,
-    spending,
-    spending_since,
 )
 from topup.domain.errors import ApiError, ApiGone, ApiLimited, ApiUnauthorized
 from topup.domain.lifecycle import TopUp
-from topup.domain.money import Usd
 from topup.domain.notes import Note
 from topup.domain.policy import Snapshot
 from topup.payment.config import PurchaseOrder
 from topup.payment.part import Part
+from topup.payment.snapshot import snapshot
 
 DOUBTS = {ApiLimited: Doubt.LIMITED, ApiUnauthorized: Doubt.UNAUTHORIZED, ApiGone: Doubt.GONE}
 
@@ -132,34 +128,8 @@ class Monitor(Part):
             self._say(events.UnknownTooLong(unknown_s=lasting // 1000, doubt=reading.doubt.value))
 
     def snapshot(self, reading: Reading | Unknown, asked: PurchaseOrder, *, beside: TopUp | None = None) -> Snapshot:
-        """Gather what the rules look at; `beside` is the top-up being decided again, left out of its own past."""
-        account, now = self._account.name, self._clock.now()
-        past = self._store.past(account, now - 30 * DAY_MS, self._limits.fee_ceiling.bps)
-        if beside is not None:
-            # Its own gas counts, its own amount is what is being decided.
-            past = [
-                replace(p, spent=Usd.of(0), failed=False) if p.topup_id == beside.id and not p.written_off else p
-                for p in past
-            ]
-        unfinished = self._store.open_topup(account)
-        control = self._store.control(account)
-        readings = self._store.readings(account, spending_since(now, control.resumed_ms))
-        return Snapshot(
-            now_ms=now,
-            reading=reading,
-            burn=burn_usd_per_hour(readings, span_min_ms=RUNWAY_SPAN_MIN_MS),
-            past=past,
-            charge_requests_ms=() if beside is not None else self._store.charge_requests(account, now - HOUR_MS),
-            paused=control.paused,
-            gone=control.gone >= {route.rail for route in self._account.routes},
-            open_topup=unfinished.id if unfinished is not None and beside is None else None,
-            ever_non_zero=self._store.ever_non_zero(account),
-            asked_amount=asked.amount,
-            forced=asked.forced,
-            resumed_ms=control.resumed_ms,
-            spending=spending(readings, now, resumed_ms=control.resumed_ms),
-            rails_before=self._account.other_rails(control.rails),
-        )
+        """Gather what the rules look at; see `snapshot.snapshot`."""
+        return snapshot(self._store, self._account, self._limits, reading, asked, self._clock.now(), beside=beside)
 
     async def keep(self) -> None:
         """Read the account when that is due anyway, whatever else goes on: an open top-up must not blind the watch."""
