@@ -100,9 +100,8 @@ def form(name: str, kind: Any) -> str:
 def event_entries() -> str:
     parts = []
     for event in events.catalogue():
-        head = (
-            f"### `{event.name()}`\n\n{sentence(event)}\n\nLevel **{event.level}**. Money moved: {MONEY[event.money]}."
-        )
+        said = " ".join((inspect.getdoc(event) or "").split())
+        head = f"### `{event.name()}`\n\n{said}\n\nLevel **{event.level}**. Money moved: {MONEY[event.money]}."
         todo = f" To do: {event.todo}." if event.todo else ""
         hints = get_type_hints(event)
         rows = [(f"`{f}`", form(f, hints[f])) for f in field_names(event)]

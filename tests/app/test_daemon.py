@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import socket
 import sqlite3
@@ -110,9 +111,10 @@ def test_a_second_daemon_leaves_with_a_sentence(place: Served) -> None:
     first.await_event("cycle_done")
     second = place.run("run")
     assert second.returncode == 4
-    assert f"another topup holds the ledger in {place.state}" in second.stderr
-    assert "to do: ask the running daemon" in second.stderr
-    assert "Traceback" not in second.stderr
+    (told,) = map(json.loads, second.stderr.splitlines())
+    assert (told["event"], told["kind"], told["exit_code"]) == ("cannot_run", "store_busy", 4)
+    assert f"another topup holds the ledger in {place.state}" in told["error"]
+    assert told["remedy"].startswith("ask the running daemon")
     first.await_event("cycle_done", cycle=len(first.told("cycle_done")) + 1)
 
 

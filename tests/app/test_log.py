@@ -149,14 +149,30 @@ def _fields(kind: type[events.Event]) -> dict[str, Any]:
     return dict(vars(sample(kind)))
 
 
-def test_an_event_below_the_level_is_not_written() -> None:
-    """The level of the settings is the least that is written."""
+def told_at(level: str, *said: events.Event) -> list[dict[str, Any]]:
     out = io.StringIO()
-    sink = LogSink(level="warning", form="json", stream=out, now_ms=lambda: NOW_MS)
-    for kind in events.catalogue():
-        sink.emit(sample(kind))
-    levels = {told["level"] for told in events_of(out.getvalue())}
-    assert levels == {"warning", "error", "critical"}
+    sink = LogSink(level=level, form="json", stream=out, now_ms=lambda: NOW_MS)
+    for event in said:
+        sink.emit(event)
+    return events_of(out.getvalue())
+
+
+def test_an_event_below_the_level_is_not_written() -> None:
+    """The level of the settings is the least that is written; but the line with the resulting balance always is."""
+    told = told_at("warning", *map(sample, events.catalogue()))
+    assert {one["level"] for one in told if one["event"] != "top_up_done"} == {"warning", "error", "critical"}
+    assert [one["level"] for one in told if one["event"] == "top_up_done"] == ["info"]
+
+
+def test_what_went_as_it_should_is_no_warning() -> None:
+    """A mark that shows the payment, and a top-up that is needed no longer, wake nobody."""
+    well = (
+        events.FlagTested(topup_id="t", trusted=True),
+        events.TopUpDropped(topup_id="t", reason="withdrawn", detail=""),
+    )
+    ill = events.FlagTested(topup_id="t", trusted=False), events.TopUpDropped(topup_id="t", reason="expired", detail="")
+    assert {one["level"] for one in told_at("debug", *well)} == {"info"}
+    assert {one["level"] for one in told_at("debug", *ill)} == {"warning"}
 
 
 def test_no_value_is_rendered_that_nobody_thought_of() -> None:

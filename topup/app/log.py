@@ -142,7 +142,7 @@ class LogSink:
 
     def emit(self, event: Event) -> None:
         """Write one event; an output that is gone loses the line, never the payment."""
-        if LEVELS[event.level] < self._least:
+        if LEVELS[event.loud()] < self._least and not event.always:
             return
         shown = {k: _printable(v, self._hide) for k, v in event.shown().items() if v is not None}
         if event.moved() is not Money.NO:
@@ -160,8 +160,8 @@ class LogSink:
         now_ms = self._now_ms()
         moment = datetime.fromtimestamp(now_ms // 1000, UTC).replace(microsecond=now_ms % 1000 * 1000)
         stamp = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        head = {"timestamp": stamp, "level": event.level, "event": event.name()}
-        return f"{self._render(None, event.level, head | dict(fields))}\n"
+        head = {"timestamp": stamp, "level": event.loud(), "event": event.name()}
+        return f"{self._render(None, event.loud(), head | dict(fields))}\n"
 
 
 def _printable(value: Shown, hide: Callable[[str], str]) -> Shown:

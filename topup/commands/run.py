@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import traceback
 from contextlib import closing
 from urllib.parse import urlsplit
 
@@ -15,10 +16,10 @@ from topup.app.log import LogSink
 from topup.app.output import warn
 from topup.app.settings import Settings
 from topup.app.telling import telling
-from topup.commands.answer import Answer
+from topup.commands.answer import Answer, code_of
 from topup.commands.start import load, wait_for
 from topup.domain import events
-from topup.domain.errors import Exit
+from topup.domain.errors import Exit, TopupError
 from topup.domain.notes import DAEMON, Note
 from topup.ledger.store import SqliteStore
 from topup.ports.account import Sink
@@ -27,8 +28,27 @@ from topup.wire.heartbeat import Heartbeat
 
 
 def answer() -> Answer:
-    """Watch the credits and refill them, until stopped."""
-    return Answer({}, (), wait_for(_served(load())))
+    """Watch the credits and refill them, until stopped; what ends it is said as everything else is, in the log."""
+    settings = None
+    try:
+        settings = load()
+        return Answer({}, (), wait_for(_served(settings)))
+    except TopupError as error:
+        return _ended(settings, code_of(type(error)), str(error), error.remedy, error.exit_code)
+    except Exception as error:  # noqa: BLE001 - its own text may hold a key or a URL: only where it came from is shown
+        where = "".join(traceback.format_tb(error.__traceback__))
+        code = getattr(error, "exit_code", Exit.INTERNAL)
+        return _ended(settings, "defect", type(error).__name__, "report it; what is open is stored", code, where)
+
+
+def _ended(
+    settings: Settings | None, kind: str, error: str, remedy: str, code: int, where: str | None = None
+) -> Answer:
+    """Say why nobody watches the account; without settings as they would be by default."""
+    clock = SystemClock()
+    with closing(LogSink(now_ms=clock.now_ms) if settings is None else LogSink.of(settings, clock)) as log:
+        log.emit(events.CannotRun(kind=kind, error=error, remedy=remedy, exit_code=int(code), where=where))
+    return Answer({}, (), code)
 
 
 async def _served(settings: Settings) -> Exit:

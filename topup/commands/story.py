@@ -21,7 +21,7 @@ class Story:
 
     def emit(self, event: Event) -> None:
         """Tell one event."""
-        if type(event) in TELL or event.level in LOUD:
+        if type(event) in TELL or event.loud() in LOUD:
             line = sentence(event, self._rail)
             if line:
                 self._say(f"{(self._now_ms() - self._began_ms) // 1000:>5} s  {self._hide(line)}")
@@ -33,7 +33,7 @@ def sentence(event: Event, rail: str) -> str:
     if told is not None:
         return told(event)
     shown = ", ".join(f"{k}={v}" for k, v in event.shown().items() if k != "topup_id" and v not in (None, ""))
-    return f"{event.level.upper()} {event.name()}: {shown}"
+    return f"{event.loud().upper()} {event.name()}: {shown}"
 
 
 def _planned(event: events.PaymentPlanned) -> str:

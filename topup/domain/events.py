@@ -13,6 +13,7 @@ from typing import ClassVar, Literal, dataclass_transform
 
 from topup.domain.errors import Money
 from topup.domain.money import Bps, Usd, Usdc, Wei, plain
+from topup.domain.reasons import AS_IT_SHOULD_BE
 
 Level = Literal["debug", "info", "warning", "error", "critical"]
 Shown = str | int | bool | None
@@ -26,6 +27,8 @@ class Event:
     level: ClassVar[Level] = "info"
     money: ClassVar[Money] = Money.NO
     todo: ClassVar[str] = ""
+    # Written whatever `log.level` is: the log is read for it.
+    always: ClassVar[bool] = False
 
     def __init_subclass__(cls, *, level: Level | None = None, money: Money | None = None) -> None:
         """Make it a dataclass, as loud as `level` says, with `money` for whether any may have moved."""
@@ -40,6 +43,10 @@ class Event:
     def name(cls) -> str:
         """Return the event's name as it stands in the log."""
         return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
+    def loud(self) -> Level:
+        """Return how loud this very event is, where it knows better than its class."""
+        return self.level
 
     def moved(self) -> Money:
         """Return whether money may have moved, where this very event knows more than its class."""
@@ -112,6 +119,17 @@ class Stopping(Event):
 
     signal: str
     open_topup: str | None
+
+
+class CannotRun(Event, level="critical"):
+    """The daemon has not started, or a defect has ended it: nobody watches the account, and nothing is bought."""
+
+    todo = "see `remedy`; the exit code tells a supervisor whether another start can help"
+    kind: str
+    error: str
+    remedy: str
+    exit_code: int
+    where: str | None = None
 
 
 class HangUpIgnored(Event):
@@ -576,9 +594,16 @@ class ChargeDead(TopUpEvent, level="warning"):
 
 
 class FlagTested(TopUpEvent, level="warning"):
-    """The contract's own mark of a paid charge was held against a payment of ours; one that fails is never trusted."""
+    """The contract's own mark of a paid charge was held against a payment of ours; one that fails is never trusted.
+
+    It is a warning only where the mark failed, else info.
+    """
 
     trusted: bool
+
+    def loud(self) -> Level:
+        """Return how loud it is: a mark that shows the payment is as it should be."""
+        return "info" if self.trusted else self.level
 
 
 class PaymentUndone(BlockEvent, level="critical", money=Money.MAYBE):
@@ -667,8 +692,12 @@ class NotYetSafe(TopUpEvent, level="error", money=Money.YES):
 
 
 class TopUpDone(TopUpEvent, money=Money.YES):
-    """The top-up is complete: paid, posted, in the books, in a block that is safe. The resulting balance is here."""
+    """The top-up is complete: paid, posted, in the books, in a block that is safe. The resulting balance is here.
 
+    It is written whatever `log.level` is.
+    """
+
+    always = True
     amount_usd: Usd
     balance_before_usd: Usd | None
     balance_after_usd: Usd
@@ -684,10 +713,17 @@ class TopUpDone(TopUpEvent, money=Money.YES):
 
 
 class TopUpDropped(TopUpEvent, level="warning"):
-    """The top-up ended before anything was signed that could still be paid."""
+    """The top-up ended before anything was signed that could still be paid.
+
+    It is a warning only where something went wrong, else info: it was withdrawn, or is no longer needed.
+    """
 
     reason: str
     detail: str
+
+    def loud(self) -> Level:
+        """Return how loud it is."""
+        return "info" if self.reason.partition(":")[0] in AS_IT_SHOULD_BE else self.level
 
 
 class TopUpHalted(TopUpEvent, level="critical", money=Money.MAYBE):

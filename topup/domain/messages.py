@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 from typing import Final
 
 from topup.domain.lifecycle import State
-from topup.domain.reasons import Reason
+from topup.domain.reasons import AS_IT_SHOULD_BE
 
 
 class Tier(IntEnum):
@@ -70,12 +70,10 @@ _OF_STATES: Final = {
     State.HALTED: MessageKind.HALTED,
     State.UNCREDITED: MessageKind.PAID_NOT_CREDITED,
 }
-# Why a top-up is dropped where nothing went wrong.
-_AS_IT_SHOULD_BE: Final = frozenset({Reason.NO_LONGER_NEEDED, Reason.CANCELLED, Reason.WITHDRAWN})
 
 
 def of_state(state: State, reason: str) -> MessageKind | None:
     """Return what is told when a top-up comes to a state; None where nobody has to know."""
-    if state is State.DROPPED and reason.partition(":")[0] in _AS_IT_SHOULD_BE:
+    if state is State.DROPPED and reason.partition(":")[0] in AS_IT_SHOULD_BE:
         return None
     return _OF_STATES.get(state)

@@ -111,3 +111,7 @@ class Reason(Worded):
     WITHDRAWN = "withdrawn", "ask for it again; --timeout says how long a command waits"
     RESUMED = "resumed"
     TAKEN = "taken"
+
+
+# Why a top-up is dropped where nothing went wrong.
+AS_IT_SHOULD_BE: Final = frozenset({Reason.NO_LONGER_NEEDED, Reason.CANCELLED, Reason.WITHDRAWN})
