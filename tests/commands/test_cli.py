@@ -113,8 +113,8 @@ def test_every_command_with_json_was_asked_for_it(documents: dict[str, Any]) -> 
     """A command that gains --json has to join the documents looked at here."""
     having = {name for name, c in commands().items() if any("--json" in p.opts for p in c.params)}
     # One needs a chain with access keys (tests/commands/test_limit.py), one somebody who is told (tests/app/
-    # test_telling.py), the others write files (test_wallet.py, test_init.py).
-    having -= {"wallet limit", "wallet new", "wallet import", "init", "notify test"}
+    # test_telling.py), the others write files (test_wallet.py, test_init.py, test_backup.py).
+    having -= {"wallet limit", "wallet new", "wallet import", "init", "notify test", "backup", "restore"}
     assert having == {name for name in commands() if any(asked.startswith(name) for asked in documents)}
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from topup.commands import (
+        backup,
         check,
         completion,
         config_show,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         pin,
         reconcile,
         resolve,
+        restore,
         run,
         sandbox,
         show,

@@ -442,6 +442,27 @@ Table = Literal["text", "json", "csv"]
 Split = Literal["day", "model", "key", "label"]
 
 
+@app.command(rich_help_panel=SETTLE)
+def backup(
+    file: Annotated[
+        Path | None, typer.Argument(help="a new file; default: one here, named after the moment", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Copy the ledger, also beside a running daemon, and prove the copy. Example: topup backup /mnt/ledger.sqlite3."""
+    guarded(lambda: commands.backup.answer(file), as_json=as_json, does=True)
+
+
+@app.command(rich_help_panel=SETTLE)
+def restore(
+    file: Annotated[Path, typer.Argument(help="a file that `topup backup` wrote")],
+    yes: Annotated[bool, typer.Option("--yes", help="put it back without asking")] = False,
+    as_json: Json = False,
+) -> None:
+    """Put a copy in the place of the ledger; buying is paused in it. Example: topup restore /mnt/ledger.sqlite3."""
+    guarded(lambda: commands.restore.answer(file, yes=yes), as_json=as_json, does=True)
+
+
 @app.command(rich_help_panel=LOOK)
 def mcp() -> None:
     """Answer an agent that asks about its funds: an MCP server over stdio that only reads. Example: topup mcp."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from topup.accounting.journal import chained
 from topup.domain.errors import StoreBusy, StoreUnusable
-from topup.ledger.location import BACK, FILE, sync
+from topup.ledger.location import BACK, FILE, copied, sync
 from topup.ledger.rows import RESTORE, entries
 from topup.ledger.schema import CHAINED_FROM, MIGRATIONS
 
@@ -112,10 +112,16 @@ def not_empty(path: Path) -> None:
 
 
 def migrate(connection: sqlite3.Connection, directory: Path) -> None:
-    """Bring the schema to this program's version, each step a transaction; StoreUnusable where a newer one wrote it."""
+    """Bring the schema to this program's version, each step a transaction; StoreUnusable where a newer one wrote it.
+
+    A ledger in a file is copied before, so that the topup that wrote it can have it back.
+    """
     written = version(connection)
     if written > len(MIGRATIONS):
         raise _strange(written, directory, "use the newer topup that wrote it")
+    file = connection.execute("PRAGMA database_list").fetchone()["file"]
+    if file and 0 < written < len(MIGRATIONS):
+        copied(connection, Path(f"{file}.v{written}"))
     for number in range(written, len(MIGRATIONS)):
         with transaction(connection):
             for statement in _statements(MIGRATIONS[number]):

@@ -107,7 +107,7 @@ class Files:
         target = self._path if ours else self._path.with_name(KEPT)
         copy = self._path.with_name(BACK)
         try:
-            _copied(connection, copy)
+            copied(connection, copy)
         except (sqlite3.Error, OSError):
             copy.unlink(missing_ok=True)
             connection.close()
@@ -188,7 +188,7 @@ def _written(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _copied(connection: sqlite3.Connection, copy: Path) -> None:
+def copied(connection: sqlite3.Connection, copy: Path) -> None:
     """Write all that a connection sees into a file of its own, whole and on the disk, or raise."""
     copy.unlink(missing_ok=True)
     os.close(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))

@@ -51,21 +51,7 @@ class Ledger:
             StoreUnusable: it cannot be written, is damaged, or was made by a newer program.
         """
         with database.explained(directory):
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            mended = location.narrow(directory)
-            # flock ends with its process, so a lock file that is left behind holds nobody up. NFS before Linux 2.6.12
-            # and some network file systems lock on one machine only: there the epoch alone keeps two writers apart.
-            lock = os.fdopen(os.open(directory / "lock", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab")
-            if not _locked(lock):
-                lock.close()
-                raise StoreBusy(
-                    f"another topup holds the ledger in {directory}",
-                    remedy="ask the running daemon (`topup status`), or stop it first",
-                )
-            with contextlib.suppress(OSError):  # only so that others can say whom they wait for
-                lock.truncate(0)
-                lock.write(command.encode())
-                lock.flush()
+            lock, mended = _taken(directory, command)
             with contextlib.ExitStack() as undo:
                 undo.callback(lock.close)
                 database.settle_file(directory)
@@ -160,6 +146,10 @@ class Ledger:
             return (directory / "lock").read_text(encoding="utf-8", errors="replace")
         except OSError:
             return ""
+
+    def copy_to(self, path: Path) -> None:
+        """Write all that this process sees into a file of its own, whole and on the disk; sqlite3.Error or OSError."""
+        location.copied(self._db, path)
 
     def damage(self) -> str | None:
         """Read and check every page and index; return what is wrong first, or None."""
@@ -262,6 +252,35 @@ class Ledger:
         """Change the rows of which all of this is true, within the caller's transaction."""
         sql = f"UPDATE {table} SET {' = ?, '.join(values)} = ? WHERE {' = ? AND '.join(where)} = ?"
         self._db.execute(sql, (*values.values(), *where.values()))
+
+
+def _taken(directory: Path, command: str) -> tuple[IO[bytes], list[str]]:
+    """Lock a ledger's directory, which is made where there is none, and say what of it was open to others."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    mended = location.narrow(directory)
+    # flock ends with its process, so a lock file that is left behind holds nobody up. NFS before Linux 2.6.12
+    # and some network file systems lock on one machine only: there the epoch alone keeps two writers apart.
+    lock = os.fdopen(os.open(directory / "lock", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab")
+    if not _locked(lock):
+        lock.close()
+        raise StoreBusy(
+            f"another topup holds the ledger in {directory}",
+            remedy="ask the running daemon (`topup status`), or stop it first",
+        )
+    with contextlib.suppress(OSError):  # only so that others can say whom they wait for
+        lock.truncate(0)
+        lock.write(command.encode())
+        lock.flush()
+    return lock, mended
+
+
+@contextlib.contextmanager
+def taken(directory: Path, command: str) -> Iterator[None]:
+    """Keep every writer away from a ledger whose files are exchanged; a StoreBusy where one is there."""
+    with database.explained(directory):
+        lock, _ = _taken(directory, command)
+    with contextlib.closing(lock):
+        yield
 
 
 def _locked(lock: IO[bytes]) -> bool:

@@ -29,6 +29,11 @@ class TopUps(Journal):
             raise KeyError(topup_id)
         return self._load(stored[0])
 
+    def accounts(self) -> list[str]:
+        """Return every account that was ever read or bought for."""
+        sql = "SELECT account FROM reading UNION SELECT account FROM topup ORDER BY account"
+        return [row["account"] for row in self._all(sql)]
+
     def latest(self, account: str, count: int) -> list[TopUp]:
         """Return the newest top-ups, newest first."""
         sql = "SELECT * FROM topup WHERE account = ? ORDER BY decided_ms DESC, rowid DESC LIMIT ?"
