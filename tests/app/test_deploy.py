@@ -155,10 +155,11 @@ async def _supervised(state: Path) -> tuple[list[str], int, str]:
 
 @pytest.mark.slow
 async def test_the_daemon_tells_systemd_when_it_is_up_alive_and_stopping(tmp_path: Path) -> None:
-    """READY=1 comes first, WATCHDOG=1 while it works, STOPPING=1 on SIGTERM, and it leaves with 0."""
+    """READY=1 comes first, WATCHDOG=1 while it works, how a pass ended, STOPPING=1 on SIGTERM, and it leaves with 0."""
     said, status, log = await _supervised(tmp_path)
     assert said[0] == "READY=1"
     assert "WATCHDOG=1" in said
+    assert "STATUS=held: 20 is not below the floor of 10" in said
     assert said[-1] == "STOPPING=1"
     assert status == 0, log
     assert '"event": "stopping"' in log

@@ -21,6 +21,7 @@ from topup.payment.config import PassResult, PurchaseOrder
 from topup.payment.cycle import Cycle
 from topup.ports.account import Clock, Sink
 from topup.ports.ledger import Requested, Told, Wishes
+from topup.wire.clean import clean
 from topup.wire.clock import SystemClock
 from topup.wire.heartbeat import Heartbeat
 
@@ -35,6 +36,8 @@ DEFECTS_MAX = 3
 BEAT_S = 5
 # One that has asked nothing for so long is stuck: the settings let no single answer take longer.
 STUCK_MS = 300_000
+# So much of a sentence does `systemctl status` show on one line.
+STATUS_MAX = 160
 # Nor does a pass take as long as this, whatever it asks: each of its parts is bounded.
 PASS_MS_MAX = 1_800_000
 
@@ -155,6 +158,7 @@ class Daemon:
             self._failed(error, "report it; what is open is stored")
             self._give_up(asked)
             return ERROR_WAIT_S if self._defects < DEFECTS_MAX else None
+        self.supervisor.say(f"STATUS={clean(f'{rest.outcome}: {rest.detail or rest.why}', STATUS_MAX)}")
         if self.heartbeat is not None:
             self.heartbeat.ended(well=rest.topup is None or rest.topup.state not in (State.HALTED, State.UNCREDITED))
         return rest.next_s
