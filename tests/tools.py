@@ -100,6 +100,8 @@ REQUIRED: Final = (
     "shellcheck",
     "solc",
     "systemd-analyze",
+    "systemd-sysusers",
+    "systemd-tmpfiles",
     "uniswap",
     "uv",
     "zsh",

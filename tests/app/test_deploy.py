@@ -5,6 +5,7 @@ import contextlib
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from topup.sandbox.gateway import Account, Gateway
 
 DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "topup.service"
+TEMPLATE = DEPLOY / "topup@.service"
 DOCKERFILE = DEPLOY / "Dockerfile"
 
 
@@ -51,15 +53,41 @@ def test_the_example_and_the_unit_name_the_same_credentials_and_state() -> None:
     assert said["TOPUP_STATE_DIR"] == "/var/lib/topup"
 
 
+@pytest.mark.parametrize("unit", [UNIT, TEMPLATE], ids=lambda unit: unit.name)
 @pytest.mark.parametrize("asked", [("verify", "--man=no"), ("security", "--offline=true", "--threshold=15")])
-def test_systemd_understands_every_line_of_the_unit(tmp_path: Path, asked: tuple[str, ...]) -> None:
+def test_systemd_understands_every_line_of_a_unit(tmp_path: Path, asked: tuple[str, ...], unit: Path) -> None:
     """systemd-analyze has nothing to say, and rates the exposure of the unit at no more than 1.5 of 10."""
-    copy = tmp_path / UNIT.name  # with a program that exists here, since nothing is installed under /opt
-    text = UNIT.read_text(encoding="utf-8").replace("/opt/topup/.venv/bin/topup", sys.executable)
+    # With a program that exists here, since nothing is installed under /opt; of a template one instance is asked for.
+    copy = tmp_path / unit.name.replace("@.", "@research.")
+    text = unit.read_text(encoding="utf-8").replace("/opt/topup/.venv/bin/topup", sys.executable)
     copy.write_text(text, encoding="utf-8")
     command = [str(require("systemd-analyze")), *asked, str(copy)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
+def test_the_template_differs_from_the_unit_in_what_is_of_one_account() -> None:
+    """Hardening, restarts and limits are the same; settings, secrets and ledger bear the name of the instance."""
+    one, each = (path.read_text(encoding="utf-8").partition("[Unit]")[2].splitlines() for path in (UNIT, TEMPLATE))
+    of_one = ("Description=", "EnvironmentFile=", "Environment=", "LoadCredential=", "StateDirectory=")
+    own = [line for line in each if line.startswith(of_one)]
+    assert [line for line in one if not line.startswith(of_one)] == [line for line in each if line not in own]
+    assert all("%i" in line for line in own)
+
+
+def test_the_user_and_the_folders_are_what_the_units_ask_for(tmp_path: Path) -> None:
+    """The system's own programs take both files, in an empty root: topup reads the settings, root alone the secrets."""
+    for folder in ("etc", "usr"):
+        (tmp_path / folder).mkdir()
+    for program, file in (("systemd-sysusers", "sysusers.d"), ("systemd-tmpfiles", "tmpfiles.d")):
+        options = ["--create"] if program == "systemd-tmpfiles" else []
+        command = [str(require(program)), f"--root={tmp_path}", *options, str(DEPLOY / file / "topup.conf")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    user = next(line for line in (tmp_path / "etc/passwd").read_text().splitlines() if line.startswith("topup:"))
+    assert user.endswith(":/var/lib/topup:/usr/sbin/nologin")
+    modes = {name: stat.S_IMODE((tmp_path / "etc" / name).stat().st_mode) for name in ("topup", "credstore")}
+    assert modes == {"topup": 0o750, "credstore": 0o700}
 
 
 def test_a_hang_up_that_comes_before_python_has_started_is_no_clean_end() -> None:
