@@ -74,7 +74,17 @@ def test_an_unknown_option_or_command_is_a_usage_error(arguments: list[str]) -> 
 # What is asked with --json in one life with one refill.
 ASKED = (
     *("check", "once --dry-run", "once --amount 12.5 --yes", "status", "status --live", "history", "show t"),
-    *("show t --dossier", "reconcile", "statement", "usage", "forecast", "ledger verify", "config show", "doctor"),
+    *(
+        "show t --dossier",
+        "reconcile",
+        "statement",
+        "usage",
+        "forecast",
+        "fund",
+        "ledger verify",
+        "config show",
+        "doctor",
+    ),
     *("pin", "pause", "resume", "resolve --accept-reading", "check", "sandbox", "wallet address", "wallet check"),
 )
 

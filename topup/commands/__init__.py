@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         config_show,
         doctor,
         forecast,
+        fund,
         history,
         init,
         ledger_verify,

@@ -442,6 +442,19 @@ Table = Literal["text", "json", "csv"]
 Split = Literal["day", "model", "key", "label"]
 
 
+@app.command(rich_help_panel=START)
+def fund(
+    refills: Annotated[int, typer.Option(min=1, max=10_000, help="for so many refills")] = 4,
+    rail: Annotated[
+        str | None, typer.Option(help="by which way to pay; default: the first in use", show_default=False)
+    ] = None,
+    qr: Annotated[bool, typer.Option("--qr", help="draw the address as a code off a terminal as well")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say where to send what, so that the wallet can pay, and what can go wrong. Example: topup fund --refills 10."""
+    guarded(lambda: commands.fund.answer(refills, rail, qr=qr), as_json=as_json)
+
+
 @app.command(rich_help_panel=SETTLE)
 def backup(
     file: Annotated[

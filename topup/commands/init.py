@@ -231,7 +231,7 @@ class Setup:
         self._providers(funds)
         self._set({"mode": "live"})
         pins = ["topup pin"] if rail == COINBASE else ["topup doctor --rail mpp"] if rail == MPP else []
-        self._next = [f"send {funds.dollar.asset} on {funds.chain} to the wallet's address", *pins]
+        self._next = ["topup fund", *pins]
 
     def _wallet(self) -> None:
         def opens(keystore: object) -> None:
