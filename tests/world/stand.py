@@ -1,6 +1,7 @@
 """A chain that mines only when told to, as many providers of it as a test wants, and the chain's edge before them.
 
-Each provider answers honestly until it is bent: `lie`, `failing`, `dead` and `limited` say how.
+Each provider answers honestly until it is bent: `lie`, `failing`, `dead` and `limited` say how, `always` and `changed`
+what it answers then.
 """
 
 from __future__ import annotations
@@ -53,6 +54,19 @@ def lie(*methods: str, to: Callable[[Any], Any], when: When = lambda _: True) ->
         return to(copy.deepcopy(answer)) if asked in methods and when(params) else answer
 
     return bent
+
+
+def always(answer: Any) -> Callable[[Any], Any]:
+    return lambda _: answer
+
+
+def changed(**fields: Any) -> Callable[[Any], Any]:
+    """The honest answer with other fields, or each document of a list with them; what is not there stays so."""
+
+    def change(told: Any) -> Any:
+        return [{**one, **fields} for one in told] if isinstance(told, list) else told and {**told, **fields}
+
+    return change
 
 
 def failing(method: str, error: Exception, when: When = lambda _: True) -> Intercept:
