@@ -37,7 +37,6 @@ from topup.domain.money import Usdc, Wei
 from topup.domain.nonpayment import ChargeStatus
 from topup.domain.reasons import Reason
 from topup.ports.chain import Delivery, Head, Observation, Preflight, Seen, Simulation
-from topup.sandbox import contracts
 from topup.sandbox.rpc import Intercept, Next, RpcError
 
 T = TypeVar("T")
@@ -559,48 +558,6 @@ def test_a_cancel_in_a_block_is_success_that_paid_nothing(pair: Stand) -> None:
     assert (seen.inclusion.success, seen.trusted, seen.inclusion.spent) == (True, True, Wei(0))
     assert seen.inclusion.gas > Wei(0)
     assert seen.wallet_check == "exact"
-
-
-def fees_to(where: Callable[[Stand], str | None]) -> Callable[[Stand], None]:
-    return lambda s: s.write(*contracts.fee_destination(s.world.operator.address, where(s)))
-
-
-def recipient(stand: Stand) -> str:
-    return stand.world.operator.terms.recipient
-
-
-PASSING: dict[str, tuple[Callable[[Stand], None], bool]] = {
-    "the price moved": (lambda s: s.write(*contracts.eth_price(1000 * 10**8)), True),
-    "the contract is paused": (lambda s: s.write(*contracts.payments_paused(paused=True)), True),
-    "USDC is paused": (lambda s: s.write(*contracts.usdc_paused(paused=True)), True),
-    "nobody registered": (fees_to(lambda _: None), True),
-    "blacklisted": (lambda s: s.write(*contracts.usdc_blacklisted(recipient(s))), False),
-    "fee and recipient are one": (fees_to(recipient), False),
-    "expired": (lambda s: s.mine_at(s.head().timestamp_s + 49 * 3600), False),
-}
-
-
-@pytest.mark.parametrize("cause", PASSING)
-def test_a_revert_says_whether_another_try_may_succeed(cause: str, sole: Stand) -> None:
-    """The contract really refuses in a block; what cannot pass is told apart from what may."""
-    prepare, passing = PASSING[cause]
-    demand = sole.demand()
-    attempt = sole.attempt(demand)
-    prepare(sole)
-    sole.send(attempt)
-    sole.mine_at(sole.head().timestamp_s + 2)
-    told = sole.seen(demand, attempt).inclusion
-    assert not told.success
-    assert told.transient is passing, told.reason
-    assert told.reason
-
-
-def test_a_charge_that_was_paid_by_another_transaction_is_not_tried_again(sole: Stand) -> None:
-    """AlreadyProcessed in a block: the contract pays an id once."""
-    demand, _ = sole.paid()
-    told = sole.seen(demand, sole.mined(sole.attempt(demand))).inclusion
-    assert (told.success, told.transient) == (False, False)
-    assert "AlreadyProcessed" in told.reason
 
 
 # -- what became of a charge ------------------------------------------------------------------------------------
