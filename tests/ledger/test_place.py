@@ -180,20 +180,15 @@ def test_a_backup_written_into_the_same_files_is_noticed(names: tuple[str, ...],
         assert rows(tmp_path) <= known
 
 
-@pytest.mark.parametrize("name", [LOG, INDEX])
-def test_zeros_over_log_or_index_are_noticed(name: str, tmp_path: Path) -> None:
-    """Whatever wrote them: what the index says no longer follows from what it said."""
+@pytest.mark.parametrize(("name", "cut"), [(LOG, False), (INDEX, False), (LOG, True)])
+def test_what_was_spoilt_where_it_is_is_noticed(name: str, tmp_path: Path, *, cut: bool) -> None:
+    """Zeros, whoever wrote them, or a clean-up job that empties the log: the next write is refused."""
     store = writing(tmp_path)
     with (tmp_path / name).open("r+b") as file:
         file.write(bytes(128))
-    refuses(store, "was replaced")
-
-
-def test_a_log_cut_short_is_noticed(tmp_path: Path) -> None:
-    """A clean-up job empties the log where it is: nothing more is stored in what is no whole ledger."""
-    store = writing(tmp_path)
-    os.truncate(tmp_path / LOG, 0)
-    refuses(store, "was cut short")
+        if cut:
+            file.truncate(0)
+    refuses(store, "was cut short" if cut else "was replaced")
 
 
 def test_a_log_that_begins_anew_by_anybodys_commit_is_no_change(tmp_path: Path) -> None:

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -153,27 +151,6 @@ def test_a_writer_stopped_inside_a_transaction_cannot_be_taken_over(duel: Duel) 
     duel.paid_once()
 
 
-def test_a_writer_whose_ledger_was_replaced_writes_nothing_more(duel: Duel) -> None:
-    """Yesterday's copy is put in its place while it runs: it ends instead of writing to a file without a name."""
-    copy = duel.place.directory / "yesterday"
-    duel.place.high()
-    daemon = duel.place.start("run")
-    daemon.await_event("cycle_done")
-    with closing(sqlite3.connect(duel.place.state / FILE)) as live, closing(sqlite3.connect(copy)) as made:
-        live.backup(made)
-    for old in duel.place.state.glob(f"{FILE}*"):
-        old.unlink()
-    copy.rename(duel.place.state / FILE)
-    duel.place.low()
-    assert daemon.process.wait(timeout=PATIENCE_S) == 1
-    (told,) = daemon.told("cycle_failed")
-    assert told["kind"] == "StoreFenced"
-    assert str(duel.place.state) in told["error"]
-    assert duel.raw == []
-    duel.second().await_event("top_up_done")
-    duel.paid_once()
-
-
 def test_of_many_started_at_once_one_gets_the_ledger(duel: Duel) -> None:
     """Six at the same instant, where no ledger was: one runs, five leave with exit 4, one payment."""
     started = [duel.place.start("run") for _ in range(6)]
@@ -212,10 +189,3 @@ store = SqliteStore.open_writer(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
 """
-
-
-def test_looking_for_a_holder_makes_no_lock(tmp_path: Path) -> None:
-    """Where nobody ever wrote, looking leaves nothing behind."""
-    assert not SqliteStore.held(tmp_path)
-    assert SqliteStore.holder(tmp_path) is None
-    assert list(tmp_path.iterdir()) == []
