@@ -322,6 +322,7 @@ def begin(place):
         SqliteStore.open_writer(place).close()
         with sqlite3.connect(place / database.FILE) as hand:
             hand.execute("INSERT INTO control VALUES ('default', 'paused', '1', 1, 'somebody')")
+            hand.execute("INSERT INTO reading VALUES (1, 'default', 1, '100', '1', NULL, '')")
         hand.close()
         database.MIGRATIONS = known
 
@@ -348,7 +349,7 @@ for number in range(1, 1000):
         os._exit(0)
     _, how = os.waitpid(child, 0)
     store = SqliteStore.open_writer(place)
-    kept = version == 0 or store.control("default").paused
+    kept = version == 0 or (store.control("default").paused and len(store.readings("default", 0)) == 1)
     told.append([how, store.damage(), store._one("PRAGMA user_version")[0], kept])
     store.close()
     if how == 0:
