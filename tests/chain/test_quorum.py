@@ -388,7 +388,7 @@ def test_a_dry_run_counts_on_the_block_that_was_surveyed_alone(pair: Stand) -> N
             pair.simulate(demand)
 
 
-NONSENSE: list[Any] = [None, 5, "0x", "zz", [], [None], {"x": [None]}, "0x" + "ff" * 33]
+NONSENSE: list[Any] = [None, 5, "0x", "zz", [], [None], {"x": [None]}, "0x" + "ff" * 33, "0x" + "f" * 4000]
 ASKED = [
     *("eth_chainId", "eth_getBlockByNumber", "eth_getBalance", "eth_getTransactionCount", "eth_maxPriorityFeePerGas"),
     *("eth_getCode", "eth_call", "eth_estimateGas", "eth_simulateV1", "eth_getTransactionReceipt", "eth_getStorageAt"),

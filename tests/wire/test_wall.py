@@ -1,6 +1,6 @@
 """Does anything that others say end the process, get kept with a secret in it, or reach a log unmasked?
 
-Whole worlds: the real cycle, three providers of which one says what no decoder foresaw, and a gateway that echoes.
+Providers of which one says what no decoder foresaw, and a gateway that echoes; story 25 has a whole life of the former.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.world.stand import Town, always, lie
+from tests.world.stand import Town, lie
 from topup.app import keys
 from topup.app.log import FIELD_MAX, LogSink
 from topup.app.settings import load
@@ -23,56 +23,8 @@ from topup.chain.rpc import Rpc, quantity
 from topup.domain.errors import ChainUnknown
 from topup.domain.events import Event, ProviderSetAside
 from topup.domain.lifecycle import State
-from topup.sandbox.rpc import Intercept, Next, RpcError
 
 HUGE = "0x" + "f" * 4000
-
-
-def revert(text: bytes) -> str:
-    """Error(string) by hand, so that the bytes may be anything."""
-    padded = text + bytes(-len(text) % 32)
-    return "0x08c379a0" + (32).to_bytes(32, "big").hex() + len(text).to_bytes(32, "big").hex() + padded.hex()
-
-
-def texts(told: list[Event]) -> list[str]:
-    return [value for event in told for value in event.shown().values() if isinstance(value, str)]
-
-
-async def lived(there: Town, *ends: State) -> None:
-    """Let the top-up live to its end; what was said meanwhile is short and commands no terminal."""
-    await there.stage.until(*ends)
-    if State.DONE in ends:
-        there.sound()
-    await there.stage.close()
-    said = texts(there.stage.told)
-    assert max(map(len, said)) <= FIELD_MAX
-    assert all(text.isprintable() for text in said)
-
-
-def once_sent() -> Intercept:
-    """Answer everything with a huge number once the payment has left."""
-    sent: list[str] = []
-
-    async def bent(method: str, _: list[Any], honest: Next) -> Any:
-        told = honest()
-        sent.extend([method] if method == "eth_sendRawTransaction" else [])
-        return HUGE if sent and method != "eth_sendRawTransaction" else told
-
-    return bent
-
-
-METHODS = ("eth_chainId", "eth_getTransactionCount", "eth_getBalance", "eth_maxPriorityFeePerGas", "eth_estimateGas")
-
-
-@pytest.mark.parametrize("method", [*METHODS, "all once it is sent"])
-async def test_a_number_of_thousands_of_digits_stops_nothing(town: Callable[[int], Town], method: str) -> None:
-    """Wherever it stands, the payment is made once, and nobody but who said it is set aside."""
-    there = town(3)
-    there.servers[0].intercept = lie(method, to=always(HUGE)) if method in METHODS else once_sent()
-    await lived(there, State.DONE)
-    aside = [event for event in there.stage.told if isinstance(event, ProviderSetAside)]
-    # Whether it is heard at all before the two others are enough is a matter of speed, and the next test's business.
-    assert {event.provider for event in aside} <= {there.servers[0].url.removeprefix("http://")}
 
 
 def asking(names: tuple[str, ...], said: list[Event]) -> Providers:
@@ -128,22 +80,6 @@ async def test_where_all_say_nonsense_nothing_is_known_and_each_is_named() -> No
         await asking(("one", "two"), []).ask(act)
 
 
-@pytest.mark.parametrize(
-    "text", [b"\xff\xfe", b"A" * 500_000, b"\x1b]0;owned\x07\x1b[2J"], ids=["no UTF-8", "long", "ESC"]
-)
-async def test_revert_text_of_any_kind_stops_nothing(town: Callable[[int], Town], text: bytes) -> None:
-    """One of three answers every dry run with it: the payment is made once, and nothing of it is repeated at length."""
-    there = town(3)
-
-    async def bent(method: str, params: list[Any], honest: Callable[[], Any]) -> Any:
-        if method == "eth_call" and isinstance(params[0], dict) and "from" in params[0]:
-            raise RpcError(3, "execution reverted", revert(text))
-        return honest()
-
-    there.servers[0].intercept = bent
-    await lived(there, State.DONE)
-
-
 @pytest.mark.parametrize("place", ["id", "deadline"])
 async def test_a_charge_that_repeats_our_key_is_refused_before_it_is_kept(
     town: Callable[[int], Town], place: str
@@ -159,10 +95,12 @@ async def test_a_charge_that_repeats_our_key_is_refused_before_it_is_kept(
         return json.dumps(raw).encode()
 
     stage.works.api.charge = echoing  # type: ignore[method-assign]
-    await lived(there, State.DROPPED)
+    await stage.until(State.DROPPED)
+    await stage.close()
     (refused,) = stage.named("charge_refused")
     assert refused.was == "one that repeats a secret of ours"
-    assert not any(key[9:29] in text for text in texts(stage.told))
+    said = [value for event in stage.told for value in event.shown().values() if isinstance(value, str)]
+    assert not any(key[9:29] in text for text in said)
     written = b"".join(path.read_bytes() for path in stage.directory.rglob("*") if path.is_file())
     assert key.encode() not in written
     assert there.stage.payments() == 0
