@@ -237,37 +237,34 @@ def paged(status: int) -> Callable[[list[Item]], Any]:
     return lambda _: page(status)
 
 
-ASKED_SINGLY: list[Callable[[list[Item]], Any]] = [
+# What is not liked as a batch, and whether it teaches that there are none.
+ASKED_SINGLY: list[tuple[Callable[[list[Item]], Any], bool]] = [
     # A page with such a status may be about the batch as such, whatever it says.
-    *(paged(status) for status in (400, 404, 405, 413, 414, 415, 422, 501)),
+    *((paged(status), False) for status in (400, 404, 405, 413, 414, 415, 422, 501)),
     # Some servers know no batches and answer the first question of one.
-    lambda items: [result(items[0])],
+    (lambda items: [result(items[0])], False),
     # What is said of the whole of it, names batches and no number, means that there are none.
-    *(says(-32000, words) for words in ("batches are not served", "we do not serve batches")),
-    *(says(-32000, words) for words in ("no batch requests please", "Batch calls: go away")),
+    *((says(-32000, words), True) for words in ("batches are not served", "we do not serve batches")),
+    *((says(-32000, words), True) for words in ("no batch requests please", "Batch calls: go away")),
+    # Words about nothing in particular are no limit: the next one goes out whole again.
+    *((says(-32000, words), False) for words in ("something went wrong", "your plan has ended", "")),
+    (says(-32603, "internal error"), False),
 ]
 
 
-@pytest.mark.parametrize("refuse", ASKED_SINGLY)
-def test_what_is_not_liked_as_a_batch_is_sent_in_single_questions(refuse: Callable[[list[Item]], Any]) -> None:
-    """All is answered."""
-    assert Provider(0, refuse).run(ask) == ANSWERS
-
-
-@pytest.mark.parametrize(
-    ("code", "words"),
-    [(-32603, "internal error"), (-32000, "something went wrong"), (-32001, "your plan has ended"), (0, "")],
-)
-def test_an_error_that_does_not_say_so_teaches_nothing(code: int, words: str) -> None:
-    """Words about nothing in particular are no limit: this batch is asked singly, the next one whole again."""
-    provider = Provider(0, says(code, words))
+@pytest.mark.parametrize(("refuse", "teaches"), ASKED_SINGLY)
+def test_what_is_not_liked_as_a_batch_is_sent_in_single_questions(
+    refuse: Callable[[list[Item]], Any], *, teaches: bool
+) -> None:
+    """All is answered, and the next batch is asked as the first one has taught."""
+    provider = Provider(0, refuse)
 
     async def twice(rpc: Rpc) -> None:
         assert await ask(rpc) == ANSWERS
         assert await ask(rpc) == ANSWERS
 
     provider.run(twice)
-    assert provider.sizes == [11, *[0] * 11] * 2
+    assert provider.sizes == [*SINGLY, *([0] * 11 if teaches else SINGLY)]
 
 
 @pytest.mark.parametrize("status", [401, 403, 429, 500, 502, 503, 504])

@@ -486,11 +486,13 @@ def test_a_second_writer_is_turned_away(tmp_path: Path) -> None:
         with pytest.raises(StoreBusy) as busy:
             SqliteStore.open_writer(tmp_path)
         assert busy.value.again
-        assert SqliteStore.holder(tmp_path) == os.getpid()
+        assert (SqliteStore.held(tmp_path), SqliteStore.holder(tmp_path)) == (True, os.getpid())
         with closing(SqliteStore.open_reader(tmp_path)) as reader:
             assert reader.last_reading(ACCOUNT) == reading()
+    # The lock is held by a process and not by a file, whatever is written in it.
+    (tmp_path / "lock").write_text(str(os.getpid()), encoding="utf-8")
     SqliteStore.open_writer(tmp_path).close()
-    assert SqliteStore.holder(tmp_path) is None
+    assert (SqliteStore.held(tmp_path), SqliteStore.holder(tmp_path)) == (False, None)
 
 
 def test_a_reader_cannot_write(tmp_path: Path) -> None:

@@ -9,10 +9,7 @@ can be paid once, and it is given up only on a proof that they can never be mine
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +18,6 @@ import pytest
 from tests.world.duel import RAIL, STORE, Duel
 from tests.world.served import PATIENCE_S, served, until
 from topup.ledger.location import FILE
-from topup.ledger.store import SqliteStore
 from topup.sandbox import contracts
 
 
@@ -160,32 +156,3 @@ def test_of_many_started_at_once_one_gets_the_ledger(duel: Duel) -> None:
     left.await_event("top_up_done")
     duel.paid_once()
     assert sorted(p.name for p in duel.place.state.iterdir()) == [FILE, f"{FILE}-shm", f"{FILE}-wal", "lock"]
-
-
-def test_a_lock_file_that_was_left_behind_holds_nobody_up(tmp_path: Path) -> None:
-    """The lock is held by a process, not by a file: one that was killed has let it go, whatever is written in it."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
-    assert child.stdin is not None
-    assert child.stdout.readline() == "held\n"
-    assert SqliteStore.holder(tmp_path) == child.pid
-    assert SqliteStore.held(tmp_path)
-    child.kill()
-    child.wait()
-    child.stdout.close()
-    child.stdin.close()
-    (tmp_path / "lock").write_text(str(os.getpid()), encoding="utf-8")
-    assert not SqliteStore.held(tmp_path)
-    SqliteStore.open_writer(tmp_path).close()
-
-
-HOLD = """
-import sys
-from pathlib import Path
-from topup.ledger.store import SqliteStore
-store = SqliteStore.open_writer(Path(sys.argv[1]))
-print("held", flush=True)
-sys.stdin.read()
-"""
