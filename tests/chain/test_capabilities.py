@@ -60,10 +60,8 @@ class Provider:
     sizes: list[int] = field(default_factory=list)
     paused: list[float] = field(default_factory=list)
     now_s: float = 0
-    at_once: int = 0
-    most: int = 0
-    # So many requests that it takes are waited for before any is answered.
-    together: int = 0
+    # Until so many requests that it takes are there, none is answered.
+    together: asyncio.Barrier | None = None
 
     async def __call__(self, request: Request) -> Response:
         asked = json.loads(request.body)
@@ -72,11 +70,8 @@ class Provider:
         if self.sizes[-1] > self.limit:
             told = self.refuse(items)
             return told if isinstance(told, Response) else Response(self.status, json.dumps(told).encode())
-        self.at_once += 1
-        self.most = max(self.most, self.at_once)
-        while self.most < self.together:  # noqa: ASYNC110 - a few turns of the loop
-            await asyncio.sleep(0.01)
-        self.at_once -= 1
+        if self.together is not None:
+            await self.together.wait()
         told = self.serve(items)
         return Response(200, json.dumps(told if isinstance(asked, list) else told[0]).encode())
 
@@ -147,9 +142,8 @@ def test_a_limit_on_batches_is_learnt_from_the_refusal(how: str) -> None:
 
 def test_the_pieces_of_a_batch_leave_side_by_side() -> None:
     """Four pieces take as long as one."""
-    provider = Provider(3, says(-32600, "batch too large: at most 3 calls"), together=4)
-    provider.run(ask)
-    assert provider.most == 4
+    provider = Provider(3, says(-32600, "batch too large: at most 3 calls"), together=asyncio.Barrier(4))
+    assert provider.run(ask) == ANSWERS
 
 
 def test_what_was_answered_is_not_asked_again() -> None:

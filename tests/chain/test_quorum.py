@@ -710,9 +710,7 @@ async def test_a_refill_through_two_takes_no_more_round_trips_than_through_one(t
 
     for server in there.servers:
         server.intercept = counted
-    await there.stage.until(State.DONE)
-    there.sound()
-    await there.stage.close()
+    await there.filled()
     assert max(max(counts) for counts in before[:2]) == 3
     assert there.stage.named("providers_disagree") == []
 
@@ -737,12 +735,10 @@ async def test_with_three_of_which_one_is_bent_the_refill_is_paid_once(how: str,
     """Nothing that one of three does keeps the account from being filled, or makes it cost more."""
     there = town(3)
     there.servers[0].intercept = BENT[how]
-    paid = (await there.stage.until(State.DONE)).paying
+    paid = (await there.filled()).paying
     assert paid is not None
     assert paid.plan.gas_limit < 10**6
     assert paid.plan.max_priority_fee_per_gas < Wei(10**9)
-    there.sound()
-    await there.stage.close()
 
 
 async def test_what_one_of_two_hides_is_waited_for_and_not_paid_again(town: Callable[..., Town]) -> None:
@@ -755,9 +751,7 @@ async def test_what_one_of_two_hides_is_waited_for_and_not_paid_again(town: Call
     assert there.stage.topup.state is State.SENT
     assert len(there.stage.topup.charges) == 1
     there.servers[1].intercept = None
-    await there.stage.until(State.DONE)
-    there.sound()
-    await there.stage.close()
+    await there.filled()
 
 
 async def test_nothing_is_signed_while_one_of_two_is_of_another_chain(town: Callable[..., Town]) -> None:
@@ -772,7 +766,5 @@ async def test_nothing_is_signed_while_one_of_two_is_of_another_chain(town: Call
     (aside,) = there.stage.named("provider_set_aside")
     assert aside.why == "wrong_chain"
     there.servers[1].intercept = None
-    await there.stage.until(State.DONE)
+    await there.filled()
     assert there.stage.named("provider_back")
-    there.sound()
-    await there.stage.close()

@@ -373,11 +373,6 @@ class Ledger:
     main: bytes
     log: bytes
 
-    @classmethod
-    def of(cls, directory: Path) -> Ledger:
-        """Copy them from under a running writer, between two of its writes."""
-        return cls((directory / FILE).read_bytes(), (directory / f"{FILE}-wal").read_bytes())
-
     def put(self, directory: Path) -> Path:
         """Lay them down in a directory of their own, without the index (-shm): SQLite makes it anew from the log."""
         directory.mkdir()
@@ -407,7 +402,7 @@ async def out_there(world: World, directory: Path) -> Ledger:
     while not (stage.store.latest("default", 1) and stage.topup.state is State.SENT):
         await stage.works.cycle.run()
     assert pending(world) == 1
-    ledger = Ledger.of(directory)
+    ledger = Ledger((directory / FILE).read_bytes(), (directory / f"{FILE}-wal").read_bytes())
     await stage.close()
     return ledger
 

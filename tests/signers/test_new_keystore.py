@@ -69,19 +69,10 @@ def test_whatever_the_umask_only_the_owner_reads_it(umask: int, cheap: None, tmp
     assert mode(path) == 0o600
 
 
-def test_directories_that_are_missing_are_made_for_the_owner_alone(cheap: None, tmp_path: Path) -> None:
-    """The first command of all finds no directory for settings yet."""
-    path = tmp_path / "config" / "topup" / "wallet.json"
-    assert write(path, KEY, PASSWORD, NAMED) == ADDRESS
-    assert mode(path.parent) == 0o700
-
-
-def nowhere(path: Path) -> None:
-    path.symlink_to(path.with_name("nowhere"))
-
-
 @pytest.mark.parametrize(
-    "taken", [lambda path: path.write_text("mine"), Path.mkdir, nowhere], ids=["file", "folder", "link"]
+    "taken",
+    [lambda path: path.write_text("mine"), Path.mkdir, lambda path: path.symlink_to("nowhere")],
+    ids=["file", "folder", "link"],
 )
 def test_what_is_there_is_never_replaced(taken: Any, tmp_path: Path) -> None:
     """A file, a directory, a link that leads nowhere: refused before a second is spent, and nothing is beside it."""
@@ -155,7 +146,8 @@ def stopped(folder: Path, by: type[BaseException]) -> list[Try]:
     """Write the key again and again, each time stopped one call later, until it is stopped at none."""
     tries: list[Try] = []
     while not tries or tries[-1].at:
-        path, calls = folder / str(len(tries)) / "wallet.json", list[str]()
+        # The first command of all finds no directory for settings yet.
+        path, calls = folder / str(len(tries)) / "topup" / "wallet.json", list[str]()
         with pytest.MonkeyPatch.context() as patch:
             for name in CALLS:
                 patch.setattr(os, name, stopping(getattr(os, name), calls, len(tries), by))
@@ -171,6 +163,7 @@ def stopped(folder: Path, by: type[BaseException]) -> list[Try]:
         tries.append(Try("".join(calls[len(tries) : len(tries) + 1]), said, opens, left))
     assert len(tries) > 15, "fewer points than calls"
     assert tries[-1].said == tries[-1].opens == ADDRESS
+    assert mode(path.parent) == 0o700
     return tries
 
 

@@ -30,14 +30,10 @@ def escaped(text: str) -> str:
     return "".join(f"\\u{ord(c):04X}" for c in text)
 
 
-def swapped(text: str) -> str:
-    return text.swapcase()
-
-
 # Every way of writing a secret that masking promises to see through.
 WRITINGS: dict[str, Callable[[str], str]] = {
     "plain": lambda s: s,
-    "capitals": swapped,
+    "capitals": str.swapcase,
     "hex": lambda s: s.encode().hex(),
     "HEX": lambda s: "0X" + s.encode().hex().upper(),
     "base64": lambda s: base64.b64encode(s.encode()).decode(),

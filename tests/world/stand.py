@@ -26,7 +26,7 @@ from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc
 from topup.domain.coinbase_charge import Charge, parse
 from topup.domain.events import Event
-from topup.domain.lifecycle import Attempt, Plan
+from topup.domain.lifecycle import Attempt, Plan, State, TopUp
 from topup.domain.money import Usdc, Wei
 from topup.ports.account import Clock
 from topup.ports.chain import Call, Delivery, Head, Observation, Preflight, Seen, Sent, Simulation
@@ -312,6 +312,9 @@ class Town:
         urls = {"TOPUP_CHAIN__RPC_URLS": ",".join(server.url for server in self.servers)}
         self.stage = Stage(world, directory, clock(world), urls | settings)
 
-    def sound(self) -> None:
-        """One payment, and the ledger is the chain to the wei."""
+    async def filled(self) -> TopUp:
+        """Let the refill come to its end: one payment, and the ledger is the chain to the wei."""
+        done = await self.stage.until(State.DONE)
         self.stage.sound()
+        await self.stage.close()
+        return done
