@@ -25,9 +25,6 @@ def tagged(tag: str) -> Callable[[list[Any]], bool]:
     return lambda params: tag in params
 
 
-# -- tags -------------------------------------------------------------------------------------------------------
-
-
 NO_TAG = [RpcError(-32000, "safe block not found"), RpcError(-39001, "Unknown block"), RpcError(-32602, "invalid tag")]
 NO_COUNT = [
     RpcError(-32602, "pending block is not supported"),
@@ -45,9 +42,6 @@ def test_where_no_block_is_called_safe_a_final_one_is(sole: Stand) -> None:
         told = sole.look()
         assert told.finalized is not None
         assert told.safe == told.finalized
-
-
-# -- what is pending ----------------------------------------------------------------------------------------------
 
 
 def test_without_a_count_of_what_is_pending_the_latest_is_taken_with_a_doubt(trio: Stand) -> None:
@@ -70,8 +64,6 @@ def test_a_count_that_failed_otherwise_is_unknown(sole: Stand) -> None:
         with pytest.raises(ChainUnknown, match="the pending nonce"):
             sole.preflight()
 
-
-# -- the tip ------------------------------------------------------------------------------------------------------
 
 MISSING = RpcError(-32601, "the method eth_maxPriorityFeePerGas does not exist/is not available")
 
@@ -137,9 +129,6 @@ async def test_a_rate_limit_on_the_tip_is_no_missing_method() -> None:
     with pytest.raises(ChainUnknown):
         await tip(rpc, Told(-32005, "rate limit exceeded, method is not available now", None))
     assert not rpc.can.has_met(Trouble.NO_TIP)
-
-
-# -- the price of gas ---------------------------------------------------------------------------------------------
 
 
 def without(*fields: str) -> Intercept:

@@ -26,7 +26,7 @@ from topup.chain.refusals import Refusal, granted, refusal, speaks_of_rate
 from topup.chain.rpc import Answer
 from topup.chain.search import LATE_MS, PAGES_UNKEPT, Search, Sought
 from topup.chain.token_chain import AuthorizedChain
-from topup.domain.coinbase_charge import Charge, parse
+from topup.domain.coinbase_charge import Charge, charge_of
 from topup.domain.errors import ChainUnknown
 from topup.domain.events import ProvidersDisagree
 from topup.domain.money import Usdc
@@ -63,9 +63,6 @@ def one_pass(one: Search, provider: Provider, since: int = 0, final: Head | None
     blocks = provider.blocks
     ends = (final or blocks.head(blocks.final), blocks.head(blocks.newest))
     return asyncio.run(one.through(provider.rpc, sought(since), *ends))
-
-
-# -- what an error says ------------------------------------------------------------------------------------------
 
 
 # What an error says, and with which code: words count before codes, and a code only where the words say nothing.
@@ -110,10 +107,8 @@ RANGES = {
 
 
 def test_what_an_error_says() -> None:
-    """Whether to wait, to ask for fewer blocks, to ask for less, or nothing at all.
-
-    What is waited for in a page of logs is waited for in a batch, and what shortens a page is not waited for.
-    """
+    """Whether to wait, to ask for fewer blocks, to ask for less, or nothing at all."""
+    # What is waited for in a page of logs is waited for in a batch, and what shortens a page is not waited for.
     for why, told in SAID.items():
         for words, code in told:
             assert refusal(words, code) is why, words
@@ -343,8 +338,7 @@ def test_a_ledger_keeps_a_piece_as_it_was(tmp_path: Path) -> None:
 
 
 def demand() -> Charge:
-    operator = builders.operator()
-    return parse(builders.raw_of(operator.charge(builders.ask())))
+    return charge_of(builders.verified(builders.operator()))
 
 
 def watched(said: list[Any], *providers: Provider) -> Providers:

@@ -327,10 +327,7 @@ def test_two_providers_are_asked_at_once_and_agree(pair: Stand) -> None:
 
 
 def test_one_nonce_that_lags_for_ever_is_never_signed_with(pair: Stand) -> None:
-    """The cow's story: one shows an older nonce than the other; nothing is planned, and both are named.
-
-    It is said once: the same one twice is one event, and agreement in between makes the next one new.
-    """
+    """The cow's story: one shows an older nonce than the other; nothing is planned, and both are named."""
     pair.paid()
     bent = lie("eth_getTransactionCount", to=lambda _: "0x0")
 
@@ -345,6 +342,7 @@ def test_one_nonce_that_lags_for_ever_is_never_signed_with(pair: Stand) -> None:
         pair.bend(1, None)
         await chain.preflight(pair.wallet, TOTAL, BASE.contract)
 
+    # It is said once: the same one twice is one event, and agreement in between makes the next one new.
     pair.run(tried, tried, agreed, tried, tried)
     assert [event.about for event in pair.told(ProvidersDisagree)] == ["wallet or contract"] * 2
 
@@ -567,12 +565,10 @@ def fate_of(demand: Charge) -> Callable[[EvmChain], Awaitable[ChargeStatus]]:
     return lambda chain: settled(chain.payment_status(demand, 0))
 
 
+# On anvil stands the contract as it was compiled: mark and event are where they are looked for.
 @pytest.mark.parametrize(("chain", "providers"), [("embedded", 2), ("anvil", 1)])
 def test_the_fate_of_a_paid_charge_names_its_payment(chain: str, providers: int) -> None:
-    """Mark and event, at a final block that all have; of another charge of the same operator neither.
-
-    On anvil stands the contract as it was compiled: mark and event are where they are looked for.
-    """
+    """Mark and event, at a final block that all have; of another charge of the same operator neither."""
     for stand in stand_on(chain, providers):
         demand, attempt = stand.paid()
         other = stand.demand()

@@ -209,10 +209,7 @@ def latest(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Intercept:
 
 @pytest.mark.parametrize("liar", [0, 2])
 def test_a_liar_at_the_lower_height_does_not_choose_the_block(liar: int, trio: Stand) -> None:
-    """The two honest differ by a block; the liar names one that nobody has, at the height of the one behind.
-
-    What the two have there is planned on, run on, and nobody honest is blamed.
-    """
+    """The two honest differ by a block; the liar names one that nobody has, at the height of the one behind."""
     trio.mine(3)
     behind, ahead = (n for n in range(3) if n != liar)
     newest = trio.head().number
@@ -226,6 +223,7 @@ def test_a_liar_at_the_lower_height_does_not_choose_the_block(liar: int, trio: S
         assert "0x" + told.head.hash.hex() == parent["hash"]
         return await chain.simulate(trio.call(demand), demand, told.head)
 
+    # What the two have there is planned on, run on, and nobody honest is blamed.
     runs = trio.run(*[planned] * (FAILURES_MAX + 1), sleep=Moment(patient=True))
     assert all(run.gas > 0 for run in runs)
     assert trio.told(ProviderSetAside) == []

@@ -240,9 +240,6 @@ def test_a_ledger_that_may_not_be_written_is_refused(what: str, place: Served) -
     assert place.run("once").returncode == 0
 
 
-# -- what is no ledger -------------------------------------------------------------------------------------------------
-
-
 def _foreign(state: Path) -> None:
     for file in state.glob(f"{FILE}*"):
         file.unlink()
@@ -292,8 +289,6 @@ def stored(state: Path) -> dict[str, bytes]:
     """What the ledger's files hold, but for the index, which is made anew from the log."""
     return {file.name: file.read_bytes() for file in state.glob(f"{FILE}*") if not file.name.endswith("-shm")}
 
-
-# -- killed in a migration ---------------------------------------------------------------------------------------------
 
 KILLED = """
 import json, os, signal, sqlite3, sys

@@ -91,12 +91,9 @@ def test_what_was_removed_is_noticed_before_the_next_write_and_put_back(way: str
 @pytest.mark.parametrize("stopped", [False, True])
 @pytest.mark.parametrize("way", WAYS)
 def test_what_nobody_else_could_find_is_saved(way: str, tmp_path: Path, *, stopped: bool) -> None:
-    """Removed between a write and its commit: whoever wanted it is told no. What was known before is kept all the same.
-
-    So it is when the process ends before it writes again.
-    """
+    """Removed between a write and its commit: whoever wanted it is told no, and what was known before is kept."""
     store = writing(tmp_path)
-    if stopped:
+    if stopped:  # the process ends before it writes again
         WAYS[way](tmp_path)
     else:
         with pytest.raises(StoreFenced), store._write(NOW_MS + 9):
@@ -262,9 +259,6 @@ def test_a_daemon_asleep_notices_and_ends(way: str, tmp_path: Path) -> None:
             (tmp_path / "away").rename(state)
         assert [t.state.value for t in world.topups()] == ["done"]
         assert world.books_match()
-
-
-# -- file systems ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP, errno.EMLINK])

@@ -271,9 +271,6 @@ def test_the_past_is_read_in_four_questions_however_long_it_is(store: SqliteStor
     assert len(store.past(ACCOUNT, 0, 500)) == 8
 
 
-# -- settings -----------------------------------------------------------------------------------------------------
-
-
 def test_an_address_is_checked_as_erc_55_says_without_what_is_slow_to_load() -> None:
     """The case of each letter is that of eth_utils; a command that reads the ledger does not wait for eth_utils."""
     rng = random.Random(55)

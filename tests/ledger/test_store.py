@@ -145,15 +145,13 @@ def test_a_repeated_try_gives_its_nonce_back_when_the_one_before_it_has_paid_aft
 
 
 def test_nonces_and_lanes_have_256_bits(reopen: Callable[[], SqliteStore]) -> None:
-    """The largest nonce and lane there can be come back exactly, and order rightly.
-
-    A person's word moves the next nonce up, never below what the ledger itself has used.
-    """
+    """The largest nonce and lane there can be come back exactly, and order rightly."""
     store, most = reopen(), 2**256 - 1
     kept = ledger.paid(store, operator(1), nonce=most, lane=most, value=Wei(most))
     store = reopen()
     assert store.topup(kept.id).attempts[0].plan == plan(nonce=most, lane=most, value=Wei(most))
     assert store.next_nonce(CHAIN_ID, WALLET) == 0, "the other lanes belong to authorizations"
+    # A person's word moves the next nonce up, never below what the ledger itself has used.
     store.adopt_nonce(CHAIN_ID, WALLET, 12, NOW_MS)
     assert store.next_nonce(CHAIN_ID, WALLET) == 12
     ended(store, kept)
@@ -177,11 +175,9 @@ def test_an_intent_belongs_to_one_charge_for_ever(store: SqliteStore) -> None:
 
 
 def test_the_intent_to_send_needs_signed_bytes(store: SqliteStore) -> None:
-    """The database refuses a send that is not backed by stored bytes, and a withdrawal of what was sent.
-
-    Bytes that were given back before that cannot be sent by mistake: they are gone.
-    """
+    """The database refuses a send that is not backed by stored bytes, and a withdrawal of what was sent."""
     kept = ledger.signed(store, ledger.charged(store, operator(1)))
+    # Bytes that were given back before that cannot be sent by mistake: they are gone.
     kept = store.withdraw(kept, "the plan grew stale", NOW_MS)
     assert (kept.state, kept.attempt, kept.attempts[0].raw, kept.attempts[0].hash) == (State.CHARGED, None, None, None)
     kept = store.reserve(kept, plan(), ledger.BASELINE, Wei(1), NOW_MS)

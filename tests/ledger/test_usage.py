@@ -367,15 +367,13 @@ def test_a_label_is_found_by_hash_or_by_name() -> None:
 
 
 def test_days_are_due_when_over_settled_remembered_and_unknown() -> None:
-    """The thirty before today, after six in the morning UTC, less those that are there; holes are named as spans.
-
-    Nobody uses less than nothing on any.
-    """
+    """The thirty before today, after six in the morning UTC, less those that are there; holes are named as spans."""
     assert due([], NOON_MS) == [TODAY - timedelta(days=n) for n in range(30, 0, -1)]
     assert due([], NOON_MS - 7 * HOUR_MS) == []
     assert due([TODAY - timedelta(days=1)], NOON_MS)[-1] == TODAY - timedelta(days=2)
     days = [date(2099, 11, n) for n in range(7)[1:]]
     assert holes(days[0], days[5], [days[2], days[4]]) == [(days[0], days[1]), (days[3], days[3]), (days[5], days[5])]
+    # Nobody uses less than nothing on any.
     with pytest.raises(Contradiction, match=r"on 2099-11-23 big used -1 dollars, less than nothing"):
         per_day([Activity(TODAY, Used("big", -DOLLAR, 1, 1, 1))], [TODAY])
 
