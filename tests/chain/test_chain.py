@@ -6,18 +6,17 @@ for a provider that fails, lies, forgets or loses an answer.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pytest
 from eth_utils.crypto import keccak
 
 from tests.world import builders
-from tests.world.stand import ENOUGH, HEAD_AGE_MAX_S, TOTAL, Stand, failing, lie, stand_on
+from tests.world.stand import ENOUGH, HEAD_AGE_MAX_S, Stand, When, always, changed, failing, lie, stand_on
 from topup.chain.broadcast import classify
-from topup.chain.contract_chain import EvmChain
+from topup.chain.contracts import payment_data
 from topup.chain.profiles import BASE, Profile
 from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted, WrongChain
 from topup.domain.lifecycle import Inclusion
@@ -95,7 +94,7 @@ NO_PRICE = ("ETH/USD feed says", "price_unknown")
 # What is there, how it is asked, and what is said: in which words, for which reason where paying is forbidden.
 REFUSED: dict[str, tuple[Prepare, dict[str, Any], str, str]] = {
     "a provider that speaks for another chain": (
-        lambda s: s.bend(0, "eth_chainId", to=lambda _: hex(84532)), {}, "speaks for chain 84532, not 8453", "",
+        lambda s: s.bend(0, "eth_chainId", to=always(hex(84532))), {}, "speaks for chain 84532, not 8453", "",
     ),
     "a rate limit is no word about the pool": (
         lambda s: s.bend(0, AT_QUOTER), {}, "the quote of tier 500: rate limit exceeded", "",
@@ -158,15 +157,11 @@ ASKED = [
 GARBAGE: list[Any] = [None, True, 5, "", "0xzz", "nonsense", [], {}, {"number": "0x1"}, [None]]
 
 
-def _instead(said: Any, _: Any) -> Any:
-    return said
-
-
 @pytest.mark.parametrize("method", ASKED)
 def test_an_answer_that_is_missing_or_nonsense_is_unknown(method: str, sole: Stand) -> None:
     """Whatever a provider answers in place of the truth, the survey ends as "unknown", and never in a defect."""
     for nonsense in GARBAGE:
-        sole.bend(0, method, to=partial(_instead, nonsense))
+        sole.bend(0, method, to=always(nonsense))
         with pytest.raises(ChainUnknown):
             sole.preflight()
     sole.bend(0, failing(method, RpcError(-32603, "header not found")))
@@ -186,59 +181,65 @@ def same(draft: Draft) -> Draft:
 
 
 POOL = contracts.POOLS[500]
-CAUSES: dict[str, tuple[Prepare, Callable[[Draft], Draft], Wei, int, str, str, str]] = {
+# What is there, the charge, how it is paid, how the refusal is called and told, and whether it may pass.
+CAUSES: dict[str, tuple[Prepare, Callable[[Draft], Draft], Wei, int, str, str, str, bool]] = {
     "paused": (
         lambda s: s.write(*contracts.payments_paused(paused=True)), same, ENOUGH, 500,
-        "Error", "the payment contract is paused", "until its owner",
+        "Error", "the payment contract is paused", "until its owner", True,
     ),
-    "expired": (later, same, ENOUGH, 500, "ExpiredIntent", "deadline has passed", "proven dead"),
+    "expired": (later, same, ENOUGH, 500, "ExpiredIntent", "deadline has passed", "proven dead", False),
     "null recipient": (
         nothing, lambda d: replace(d, recipient=NOBODY), ENOUGH, 500,
-        "NullRecipient", "zero address", "do not pay",
+        "NullRecipient", "zero address", "do not pay", False,
     ),
     "not registered": (
         lambda s: s.write(*contracts.fee_destination(s.world.operator.address, None)), same, ENOUGH, 500,
-        "OperatorNotRegistered", "not registered", "pinned operator",
+        "OperatorNotRegistered", "not registered", "pinned operator", True,
     ),
     "wrong currency": (
         nothing, lambda d: replace(d, currency=contracts.WETH), ENOUGH, 500,
-        "IncorrectCurrency", "cannot be swapped", "do not pay",
+        "IncorrectCurrency", "cannot be swapped", "do not pay", False,
     ),
-    "inexact": (
+    "fee and recipient are one": (
         nothing, lambda d: replace(d, recipient=FEE_DESTINATION), ENOUGH, 500,
-        "InexactTransfer", "exactly their amounts", "wait",
+        "InexactTransfer", "exactly their amounts", "wait", False,
     ),
     "too little": (
         nothing, same, Wei(10**15), 500,
-        "SwapFailedString", "price moved above", "new quote",
+        "SwapFailedString", "price moved above", "new quote", True,
     ),
     "pool empty": (
         lambda s: s.write(*contracts.usdc_balance(POOL, 1)), same, ENOUGH, 500,
-        "SwapFailedString", "does not hold enough", "buy less",
+        "SwapFailedString", "does not hold enough", "buy less", True,
     ),
-    "no pool": (nothing, same, ENOUGH, 100, "SwapFailedBytes", "no pool for the tier", "another tier"),
+    "no pool": (nothing, same, ENOUGH, 100, "SwapFailedBytes", "no pool for the tier", "another tier", True),
     "dollar paused": (
         lambda s: s.write(*contracts.usdc_paused(paused=True)), same, ENOUGH, 500,
-        "SwapFailedString", "USDC could not be moved: paused", "wait",
+        "SwapFailedString", "USDC could not be moved: paused", "wait", True,
     ),
     "blacklisted": (
         lambda s: s.write(*contracts.usdc_blacklisted(s.world.operator.terms.recipient)), same, ENOUGH, 500,
-        "SwapFailedString", "blacklisted", "ask the provider",
+        "SwapFailedString", "blacklisted", "ask the provider", False,
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("cause", CAUSES)
 def test_each_revert_is_a_sentence_with_a_remedy(cause: str, stand: Stand) -> None:
-    """The contract really refuses, and what it says is told by name, in words, with what to do."""
-    prepare, change, value, tier, name, words, remedy = CAUSES[cause]
+    """The contract really refuses, dry and in a block; what it says is told by name, in words, with what to do."""
+    prepare, change, value, tier, name, words, remedy, transient = CAUSES[cause]
     demand = stand.demand(change)
+    attempt = stand.attempt(demand, value=value, data=payment_data(demand.intent, tier))
     prepare(stand)
     with pytest.raises(Reverted) as refused:
         stand.simulate(demand, value, tier)
     assert refused.value.name == name
     assert words in str(refused.value)
     assert remedy in refused.value.remedy
+    stand.send(attempt)
+    stand.mine_at(stand.head().timestamp_s + 2)
+    seen = stand.seen(demand, attempt).inclusion
+    assert (seen.success, seen.transient, bool(seen.reason)) == (False, transient, True)
 
 
 def test_an_honest_payment_has_a_gas_estimate_and_a_bound_on_the_l1_fee(stand: Stand) -> None:
@@ -263,6 +264,8 @@ def test_an_honest_payment_has_a_gas_estimate_and_a_bound_on_the_l1_fee(stand: S
         stand.simulate(demand)
     assert refused.value.name == "AlreadyProcessed"
     assert "never pay it again" in refused.value.remedy
+    again = stand.seen(demand, stand.mined(stand.attempt(demand))).inclusion
+    assert (again.success, again.transient, "AlreadyProcessed" in again.reason) == (False, False, True)
 
 
 def _topic(address: str | bytes) -> str:
@@ -448,10 +451,8 @@ WORDS: dict[Delivery, list[tuple[int, str]]] = {
         (-32005, "daily request limit exceeded"),
     ],
     Delivery.REFUSED: [
-        *(
-            (-32000, words)
-            for words in ("invalid sender", "exceeds block gas limit", "Failed to decode signed transaction")
-        ),
+        *((-32000, words) for words in ("invalid sender", "exceeds block gas limit")),
+        (-32000, "Failed to decode signed transaction"),
         (-32000, "intrinsic gas too low: gas 1, minimum needed 21000"),
         (-32000, "oversized data: transaction size 1, limit 0"),
         (-32000, "invalid chain id for signer: have 1 want 8453"),
@@ -478,8 +479,18 @@ def test_every_nodes_words_are_understood(sole: Stand, hand: str) -> None:
     assert sole.world.do(sole.world.chain.pending) == 0
 
 
+# What only sounds like a node's error leaves everything open: the bytes are sent again and looked for.
+SOUNDS_ALIKE = [
+    *("failed to decode the upstream response", "nonce too lowered", "rlpx session ended", "tx fee service is down"),
+    *("the backend is rate limited: nonce too low", "unknown transaction: already known to be invalid"),
+    "known transactions could not be listed",
+]
+
+
 def test_case_does_not_matter_and_surroundings_do() -> None:
     """The same words in capitals mean the same; within the sentence of a gateway, or a page, they say nothing."""
+    for text in SOUNDS_ALIKE:
+        assert classify(text) is Delivery.UNCLEAR, text
     for _, text, expected in ANSWERS:
         assert classify(text.upper()) is expected, text
         for around in (
@@ -492,35 +503,8 @@ def test_case_does_not_matter_and_surroundings_do() -> None:
             assert classify(around) is Delivery.UNCLEAR, around
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "failed to decode the upstream response",
-        "nonce too lowered",
-        "rlpx session ended",
-        "tx fee service is down",
-        "the backend is rate limited: nonce too low",
-        "unknown transaction: already known to be invalid",
-        "known transactions could not be listed",
-    ],
-)
-def test_what_a_gateway_says_is_no_nodes_word(text: str) -> None:
-    """What only sounds like a node's error leaves everything open: the bytes are sent again and looked for."""
-    assert classify(text) is Delivery.UNCLEAR
-
-
-def test_sent_once_and_held(stand: Stand, hand: str) -> None:
-    """A real node accepts the bytes once, and then says that it has them."""
-    stand.planning = hand == "web3.py"
-    attempt = stand.attempt(stand.demand())
-    assert stand.send(attempt).delivery is Delivery.ACCEPTED
-    assert stand.world.rpc.asked["eth_sendRawTransaction"] == 1
-    assert stand.send(attempt).delivery is Delivery.KNOWN
-    assert stand.world.rpc.asked["eth_sendRawTransaction"] == 2
-
-
 def test_real_nodes_use_the_words_of_the_table(stand: Stand, hand: str) -> None:
-    """Nonce, funds, fee and chain id are refused by both nodes in words that are understood."""
+    """Nonce, funds, fee and chain id are refused by both nodes in words that are understood; bytes are taken once."""
     stand.planning = hand == "web3.py"
     demand, attempt = stand.paid()
     assert stand.send(attempt).delivery in (Delivery.NONCE_USED, Delivery.KNOWN)
@@ -530,7 +514,9 @@ def test_real_nodes_use_the_words_of_the_table(stand: Stand, hand: str) -> None:
     cheap = {"max_fee_per_gas": Wei(1), "max_priority_fee_per_gas": Wei(1)}
     assert stand.send(stand.attempt(demand, **cheap)).delivery is Delivery.UNDERPRICED
     assert stand.send(stand.attempt(demand, chain_id=1)).delivery is Delivery.REFUSED
-    stand.send(stand.attempt(demand))
+    waiting, before = stand.attempt(demand), stand.world.rpc.asked["eth_sendRawTransaction"]
+    assert [stand.send(waiting).delivery for _ in range(2)] == [Delivery.ACCEPTED, Delivery.KNOWN]
+    assert stand.world.rpc.asked["eth_sendRawTransaction"] == before + 2
     rival = stand.attempt(demand, max_fee_per_gas=Wei(5 * 10**8))
     assert stand.send(rival).delivery is Delivery.REPLACEMENT
 
@@ -562,7 +548,7 @@ def test_an_answer_that_is_not_our_hash_is_unclear(sole: Stand, hand: str) -> No
     """Accepted is only what is answered with our own hash."""
     sole.planning = hand == "web3.py"
     for number, said in enumerate(NO_HASH):
-        sole.bend(0, "eth_sendRawTransaction", to=partial(_instead, said))
+        sole.bend(0, "eth_sendRawTransaction", to=always(said))
         fresh = sole.attempt(sole.demand(), nonce=number)
         assert sole.send(fresh).delivery is Delivery.UNCLEAR, said
 
@@ -577,46 +563,21 @@ def test_every_provider_is_handed_the_bytes_and_the_best_answer_counts(sole: Sta
     assert sent.detail == "127.0.0.1: 127.0.0.1: the connection was refused: nothing listens there; 127.0.0.1: accepted"
 
 
-def test_reads_go_on_with_the_next_provider(sole: Stand) -> None:
-    """An unreachable provider costs a try, not the survey; when none answers, all are named."""
-    assert sole.preflight(urls=[NOWHERE, sole.world.rpc.url], needs=1).nonce_latest == 0
-    with pytest.raises(ChainUnknown, match=r"no provider gave a usable answer: .+; .+") as unknown:
-        sole.preflight(urls=[NOWHERE, NOWHERE], needs=1)
-    assert "key" not in str(unknown.value)
-
-
-@pytest.fixture
-def two() -> Iterator[tuple[Stand, Stand]]:
-    """Two providers of which one can lie, lag or fail; the other is four blocks further."""
-    for one in stand_on("embedded"):
-        for other in stand_on("embedded"):
-            other.mine(4)
-            yield one, other
-
-
-def through_both(one: Stand, other: Stand, act: Callable[[EvmChain], Awaitable[Any]]) -> Any:
-    return one.ask(act, urls=[one.world.rpc.url, other.world.rpc.url], needs=1)
-
-
-def test_a_lagging_provider_is_passed_over(two: tuple[Stand, Stand]) -> None:
-    """Its newest block is older than the limit: the next one is asked, and alone it is no provider at all."""
-    one, other = two
-    old = hex(one.world.clock.now_s() - HEAD_AGE_MAX_S - 2)
-    one.bend(0, "eth_getBlockByNumber", to=lambda told: {**told, "timestamp": old})
-    assert through_both(one, other, lambda c: c.preflight(other.wallet, TOTAL, BASE.contract)).head.number == 7
-    assert through_both(one, other, lambda c: c.look(other.wallet, [])).head.number == 7
-    for act in (one.preflight, one.look):
-        with pytest.raises(ChainUnknown, match=r"its newest block is 6[0-9] s old"):
-            act()
-
-
-def test_a_provider_of_another_chain_is_passed_over(two: tuple[Stand, Stand]) -> None:
-    """After a failover to the wrong network the others still answer; when all speak for another, that is said."""
-    one, other = two
-    one.bend(0, "eth_chainId", to=lambda _: hex(84532))
-    assert through_both(one, other, lambda c: c.look(other.wallet, [])).head.number == 7
-    with pytest.raises(WrongChain, match="84532"):
-        one.look()
+def test_a_provider_that_is_no_use_is_passed_over(pair: Stand) -> None:
+    """One lags, or is of another chain: the next is asked, in a survey and in a look; alone it is none at all."""
+    old = hex(pair.now_s() - HEAD_AGE_MAX_S - 2)
+    lagging = lie("eth_getBlockByNumber", to=changed(timestamp=old)), ChainUnknown, "its newest block is 6[0-9] s old"
+    foreign = lie("eth_chainId", to=always(hex(84532))), WrongChain, "84532"
+    for bent, error, says in (lagging, foreign):
+        pair.bend(0, bent)
+        for act in (pair.preflight, pair.look):
+            assert act(needs=1).head == pair.head()
+            with pytest.raises(error, match=says):
+                act(urls=[pair.servers[0].url])
+    # One that cannot be reached costs a try, not the survey; where none answers, all are named.
+    assert pair.preflight(urls=[NOWHERE, pair.servers[1].url], needs=1).nonce_latest == 0
+    with pytest.raises(ChainUnknown, match=r"no provider gave a usable answer: .+; .+"):
+        pair.preflight(urls=[NOWHERE, NOWHERE], needs=1)
 
 
 # What became of it
@@ -655,7 +616,7 @@ def test_a_tag_the_node_does_not_know_means_not_yet(stand: Stand) -> None:
         return params[0] in ("safe", "finalized")
 
     error = failing("eth_getBlockByNumber", RpcError(-39001, "unknown block"), tag)
-    for bent in (lie("eth_getBlockByNumber", to=lambda _: None, when=tag), error):
+    for bent in (lie("eth_getBlockByNumber", to=always(None), when=tag), error):
         stand.bend(0, bent)
         observation = stand.look()
         assert (observation.safe, observation.finalized, observation.finalized_s) == (None, None, None)
@@ -672,7 +633,7 @@ def test_a_tag_the_node_does_not_know_means_not_yet(stand: Stand) -> None:
 def test_a_receipt_of_no_block_is_not_counted(change: dict[str, Any], stand: Stand) -> None:
     """It is no evidence, and no failure either."""
     demand, attempt = stand.paid()
-    stand.bend(0, "eth_getTransactionReceipt", to=lambda told: {**told, **change})
+    stand.bend(0, "eth_getTransactionReceipt", to=changed(**change))
     assert stand.look(demand, attempt).seen == {}
 
 
@@ -710,30 +671,29 @@ def test_a_revert_is_told_with_its_reason(
     assert reason in seen.reason
 
 
+def at(number: int) -> When:
+    return lambda params: bool(params[1] == hex(number))
+
+
+def less(wei: int) -> Callable[[str], str]:
+    return lambda told: hex(int(told, 16) - wei)
+
+
 def test_what_the_balance_says_of_a_payment(stand: Stand) -> None:
     """Beside it the payment counts all the same."""
     demand, attempt = stand.paid()
     newest = stand.head().number
     # A wei that came or went in the same block is told to the wei, beyond the L1 fee's bound as below zero.
     for foreign in (10**15, -(10**15)):
-        less = partial(_less, foreign)
-        stand.bend(0, "eth_getBalance", to=less, when=lambda p: p[1] == hex(newest))
+        stand.bend(0, "eth_getBalance", to=less(foreign), when=at(newest))
         seen = stand.seen(demand, attempt)
         assert (seen.wallet_check, seen.inclusion.success) == (f"differs by {foreign} wei", True)
     # A node that pruned either balance cannot confirm the cost.
-    for at in (newest, newest - 1):
-        stand.bend(0, failing("eth_getBalance", RpcError(-32000, "missing trie node"), partial(_reads, hex(at))))
+    for number in (newest, newest - 1):
+        stand.bend(0, failing("eth_getBalance", RpcError(-32000, "missing trie node"), at(number)))
         seen = stand.seen(demand, attempt)
         assert seen.wallet_check.startswith("not verified")
         assert (seen.inclusion.success, seen.trusted) == (True, True)
-
-
-def _less(wei: int, told: str) -> str:
-    return hex(int(told, 16) - wei)
-
-
-def _reads(at: str, params: list[Any]) -> bool:
-    return bool(params[1] == at)
 
 
 def test_a_reorganisation_shows(stand: Stand) -> None:
@@ -785,13 +745,9 @@ def test_a_receipt_that_cannot_be_read_is_unknown(stand: Stand) -> None:
     demand, attempt = stand.paid()
     for field, values in UNREADABLE.items():
         for said in values:
-            stand.bend(0, "eth_getTransactionReceipt", to=partial(_changed, {field: said}))
+            stand.bend(0, "eth_getTransactionReceipt", to=changed(**{field: said}))
             with pytest.raises(ChainUnknown):
                 pytest.fail(f"{field} {said}: {stand.look(demand, attempt)}")
-
-
-def _changed(change: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
-    return {**told, **change}
 
 
 def test_an_l1_fee_no_receipt_tells_is_the_rest_of_the_balance() -> None:
@@ -807,8 +763,8 @@ def test_the_operator_fee_of_an_op_chain_is_counted(sole: Stand) -> None:
     """Isthmus takes gasUsed x scalar / 10^6 + constant beside the L1 fee, and names both in the receipt."""
     demand, attempt = sole.paid()
     honest = sole.seen(demand, attempt).inclusion
-    more = {"operatorFeeScalar": hex(2_000_000), "operatorFeeConstant": hex(11)}
-    sole.bend(0, "eth_getTransactionReceipt", to=lambda told: {**told, **more})
+    more = changed(operatorFeeScalar=hex(2_000_000), operatorFeeConstant=hex(11))
+    sole.bend(0, "eth_getTransactionReceipt", to=more)
     seen = sole.seen(demand, attempt)
     gas_used = int(sole.rpc("eth_getTransactionReceipt", "0x" + (attempt.hash or b"").hex())["gasUsed"], 16)
     fee = 2 * gas_used + 11

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.world.stand import TOTAL, Stand, failing, lie
+from tests.world.stand import TOTAL, Stand, changed, failing, lie
 from topup.chain.capabilities import LEARNT_S, Trouble
 from topup.chain.fees import TIP_MIN, tip
 from topup.chain.history import transaction
@@ -23,9 +23,6 @@ from topup.sandbox.rpc import Intercept, Next, RpcError
 
 def tagged(tag: str) -> Callable[[list[Any]], bool]:
     return lambda params: tag in params
-
-
-# -- tags -------------------------------------------------------------------------------------------------------
 
 
 NO_TAG = [RpcError(-32000, "safe block not found"), RpcError(-39001, "Unknown block"), RpcError(-32602, "invalid tag")]
@@ -45,9 +42,6 @@ def test_where_no_block_is_called_safe_a_final_one_is(sole: Stand) -> None:
         told = sole.look()
         assert told.finalized is not None
         assert told.safe == told.finalized
-
-
-# -- what is pending ----------------------------------------------------------------------------------------------
 
 
 def test_without_a_count_of_what_is_pending_the_latest_is_taken_with_a_doubt(trio: Stand) -> None:
@@ -70,8 +64,6 @@ def test_a_count_that_failed_otherwise_is_unknown(sole: Stand) -> None:
         with pytest.raises(ChainUnknown, match="the pending nonce"):
             sole.preflight()
 
-
-# -- the tip ------------------------------------------------------------------------------------------------------
 
 MISSING = RpcError(-32601, "the method eth_maxPriorityFeePerGas does not exist/is not available")
 
@@ -139,26 +131,17 @@ async def test_a_rate_limit_on_the_tip_is_no_missing_method() -> None:
     assert not rpc.can.has_met(Trouble.NO_TIP)
 
 
-# -- the price of gas ---------------------------------------------------------------------------------------------
+def without(*fields: str) -> Intercept:
+    """A provider whose receipts and blocks lack some fields."""
+    methods = ("eth_getTransactionReceipt", "eth_getBlockByNumber")
+    return lie(*methods, to=lambda told: told and {k: v for k, v in told.items() if k not in fields})
 
 
-def without(field: str, method: str = "eth_getTransactionReceipt") -> Intercept:
-    """A provider whose receipts, or blocks, lack a field."""
-    return lie(method, to=lambda told: told and {k: v for k, v in told.items() if k != field})
-
-
-def both(*bent: Intercept) -> Intercept:
-    async def one(asked: str, params: list[Any], honest: Next) -> Any:
-        told: Awaitable[Any] | Any = honest()
-        for intercept in bent:
-            told = await intercept(asked, params, _constantly(told))
-        return told
-
-    return one
-
-
-def _constantly(told: Any) -> Next:
-    return lambda: told
+async def blind(asked: str, params: list[Any], honest: Next) -> Any:
+    """One that tells neither a price of gas nor any balance."""
+    if asked == "eth_getBalance":
+        raise RpcError(-32000, "missing trie node")
+    return await without("effectiveGasPrice", "baseFeePerGas")(asked, params, honest)
 
 
 def test_what_gas_has_cost_follows_from_the_block_and_what_was_signed(pair: Stand) -> None:
@@ -173,20 +156,18 @@ def test_what_gas_has_cost_follows_from_the_block_and_what_was_signed(pair: Stan
 
     honest = seen()
     assert honest.wallet_check.startswith("exact")
-    null = lie("eth_getTransactionReceipt", to=lambda told: told and {**told, "effectiveGasPrice": None})
     missing = without("effectiveGasPrice")
-    for bent in (missing, null):
+    for bent in (missing, lie("eth_getTransactionReceipt", to=changed(effectiveGasPrice=None))):
         pair.bend(0, bent)
         assert seen() == honest
     # The derived price is the same fact: one of two that tells none agrees with the other.
     assert attempt.hash in pair.look(demand, attempt).seen
     # It is read from the balance where the block does not tell it, within what was signed, and to the wei what left.
-    blind = both(missing, without("baseFeePerGas", "eth_getBlockByNumber"))
-    pair.bend(0, blind)
+    pair.bend(0, without("effectiveGasPrice", "baseFeePerGas"))
     told = seen().inclusion
     assert told.gas + told.l1_fee == honest.inclusion.gas + honest.inclusion.l1_fee
     # Where nothing tells it, nothing is seen: unknown is not free, and the payment stays what it was.
-    pair.bend(0, both(blind, failing("eth_getBalance", RpcError(-32000, "missing trie node"))))
+    pair.bend(0, blind)
     with pytest.raises(ChainUnknown, match="what gas has cost"):
         pair.look(demand, attempt)
     # Reconciling reads the same cost of a transaction that is taken over with and without the field.

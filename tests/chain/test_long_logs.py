@@ -26,7 +26,7 @@ from topup.chain.refusals import Refusal, granted, refusal, speaks_of_rate
 from topup.chain.rpc import Answer
 from topup.chain.search import LATE_MS, PAGES_UNKEPT, Search, Sought
 from topup.chain.token_chain import AuthorizedChain
-from topup.domain.coinbase_charge import Charge, parse
+from topup.domain.coinbase_charge import Charge, charge_of
 from topup.domain.errors import ChainUnknown
 from topup.domain.events import ProvidersDisagree
 from topup.domain.money import Usdc
@@ -63,9 +63,6 @@ def one_pass(one: Search, provider: Provider, since: int = 0, final: Head | None
     blocks = provider.blocks
     ends = (final or blocks.head(blocks.final), blocks.head(blocks.newest))
     return asyncio.run(one.through(provider.rpc, sought(since), *ends))
-
-
-# -- what an error says ------------------------------------------------------------------------------------------
 
 
 # What an error says, and with which code: words count before codes, and a code only where the words say nothing.
@@ -110,10 +107,8 @@ RANGES = {
 
 
 def test_what_an_error_says() -> None:
-    """Whether to wait, to ask for fewer blocks, to ask for less, or nothing at all.
-
-    What is waited for in a page of logs is waited for in a batch, and what shortens a page is not waited for.
-    """
+    """Whether to wait, to ask for fewer blocks, to ask for less, or nothing at all."""
+    # What is waited for in a page of logs is waited for in a batch, and what shortens a page is not waited for.
     for why, told in SAID.items():
         for words, code in told:
             assert refusal(words, code) is why, words
@@ -200,16 +195,14 @@ def test_whatever_is_granted_and_wherever_it_dies_a_search_ends_with_exactly_the
     blocks = Blocks(newest=data.draw(st.integers(since + 200, since + 900), "newest"), final=since + 150)
     for number in data.draw(st.sets(st.integers(0, blocks.newest), max_size=8), "logs"):
         blocks.logs[number] = log_at(number)
-    vague = data.draw(st.booleans(), "vague")
-    provider = Provider(
-        "a",
-        blocks,
-        clock,
-        most=data.draw(st.sampled_from([None, 3, 7, 10, 100]), "most"),
-        rate=data.draw(st.sampled_from([None, 1, 5]), "rate"),
-        wait_ms=data.draw(st.sampled_from([0, 150, 900]), "wait"),
-        **({"says": lambda _: "block range too large"} if vague else {}),
-    )
+    how: dict[str, Any] = {
+        "most": data.draw(st.sampled_from([None, 3, 7, 10, 100]), "most"),
+        "rate": data.draw(st.sampled_from([None, 1, 5]), "rate"),
+        "wait_ms": data.draw(st.sampled_from([0, 150, 900]), "wait"),
+    }
+    if data.draw(st.booleans(), "vague"):
+        how["says"] = lambda _: "block range too large"
+    provider = Provider("a", blocks, clock, **how)
     budget = Budget(clock, questions=data.draw(st.integers(FIRST, 60), "questions"))
     one = search(clock, ledger, budget)
     events = data.draw(st.lists(st.sampled_from(["", "", "dies", "mines", "replaced"]), max_size=25), "events")
@@ -345,8 +338,12 @@ def test_a_ledger_keeps_a_piece_as_it_was(tmp_path: Path) -> None:
 
 
 def demand() -> Charge:
-    operator = builders.operator()
-    return parse(builders.raw_of(operator.charge(builders.ask())))
+    return charge_of(builders.verified(builders.operator()))
+
+
+def watched(said: list[Any], *providers: Provider) -> Providers:
+    asked, quorum = [one.rpc for one in providers], min(2, len(providers))
+    return Providers(asked, quorum=quorum, now_s=lambda: BEGAN_S, head_age_max_s=120, lag_max_s=30, say=said.append)
 
 
 class Proof:
@@ -371,15 +368,7 @@ class Proof:
 
     def _process(self) -> tuple[Budget, EvmChain]:
         budget = Budget(self.clock)
-        watched = Providers(
-            [p.rpc for p in self.providers],
-            quorum=min(2, len(self.providers)),
-            now_s=lambda: BEGAN_S,
-            head_age_max_s=120,
-            lag_max_s=30,
-            say=self.said.append,
-        )
-        return budget, EvmChain(BASE, watched, search(self.clock, self.pieces, budget))
+        return budget, EvmChain(BASE, watched(self.said, *self.providers), search(self.clock, self.pieces, budget))
 
     def _pass(self, budget: Budget, chain: EvmChain) -> ChargeStatus | More | str:
         self.passes += 1
@@ -521,14 +510,9 @@ class Forgetful(Provider):
 def test_one_whose_chain_is_another_with_each_pass_does_not_begin_to_be_waited_for_anew() -> None:
     """What the search has taken is counted beyond the piece that does not stand any more."""
     clock = Leaping()
-    proof = Proof(
-        Ledger(),
-        clock,
-        Provider("a", chain_of_two_days(), clock),
-        Provider("b", chain_of_two_days(), clock),
-        Forgetful("forgetful", chain_of_two_days(), clock, most=100),
-        dies=False,
-    )
+    honest = [Provider(name, chain_of_two_days(), clock) for name in ("a", "b")]
+    forgetful = Forgetful("forgetful", chain_of_two_days(), clock, most=100)
+    proof = Proof(Ledger(), clock, *honest, forgetful, dies=False)
     began_ms = clock.ms
     assert proven(proof.run(2000)).witnesses == 2
     assert clock.ms - began_ms < 3 * LATE_MS
@@ -584,15 +568,8 @@ async def test_one_look_asks_a_bounded_number_of_questions() -> None:
     used = Blocks(N, N - 600, flag=True)
     liar = Provider("liar", used, clock, most=1, wait_ms=14_000)
     budget = Budget(clock)
-    watched = Providers(
-        [Provider("a", blocks, clock).rpc, Provider("b", blocks, clock).rpc, liar.rpc],
-        quorum=2,
-        now_s=lambda: BEGAN_S,
-        head_age_max_s=120,
-        lag_max_s=30,
-        say=lambda _: None,
-    )
-    chain = AuthorizedChain(8453, watched, search=search(clock, Ledger(), budget))
+    three = watched([], Provider("a", blocks, clock), Provider("b", blocks, clock), liar)
+    chain = AuthorizedChain(8453, three, search=search(clock, Ledger(), budget))
     observation = await chain.look([(use(N - 3630), None)])
     assert (observation.used, observation.seen) == (frozenset(), {})
     assert liar.requests < 10

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.world.client import client_of
+from tests.world.stand import always
 from topup.chain import rpc as transport
 from topup.chain.rpc import BYTES_MAX, Nonsense, Query, Rpc, RpcError, count, quantity, revert_data, unhex, unhexed
 from topup.domain.errors import ChainUnknown
@@ -113,10 +114,6 @@ def named(id_: Any, items: Items) -> Any:
     return {**items[-1], "id": id_}
 
 
-def _instead(none: Any, _: Items) -> Any:
-    return none
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -126,8 +123,8 @@ def _instead(none: Any, _: Items) -> Any:
         instead(lambda items: {**items[-1], "id": f"0{items[-1]['id']}"}),
         *(instead(partial(named, id_)) for id_ in FOREIGN),
         instead(lambda items: {"id": items[-1]["id"]}),
-        *(instead(partial(_instead, none)) for none in NO_ITEM),
-        *(partial(_instead, none) for none in NO_LIST),
+        *(instead(always(none)) for none in NO_ITEM),
+        *(always(none) for none in NO_LIST),
     ],
 )
 def test_an_incomplete_batch_is_no_answer(change: Callable[[Items], Any]) -> None:
@@ -164,12 +161,6 @@ def test_garbage_is_no_answer(words: str, bodies: tuple[bytes, ...]) -> None:
     """Whatever is not an answer to the question asked is told in one sentence, without the URL."""
     for body in bodies:
         assert words in unknown(saying(body), single), body[:99]
-
-
-@pytest.mark.parametrize(("status", "body"), [(502, b"<html>502 Bad Gateway</html>"), (302, b"")])
-def test_another_status_without_json_is_told(status: int, body: bytes) -> None:
-    """So that somebody can tell what stands in front of the provider."""
-    assert f"HTTP {status} without JSON" in unknown(saying(body, status), single)
 
 
 def test_a_deeply_nested_answer_does_not_end_the_process() -> None:

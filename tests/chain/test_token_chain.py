@@ -14,20 +14,15 @@ from typing import Any, TypeVar
 
 import pytest
 from eth_utils.crypto import keccak
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests import tools
 from tests.world import builders
 from tests.world import tempo_payments as payments
 from tests.world.builders import settled
-from tests.world.stand import failing, lie, limited
+from tests.world.stand import always, changed, failing, lie, limited
 from tests.world.tempo_payments import Chain, text
 from tests.world.till import DOLLAR, HELD, SELLER, TEN, Authorization, Till, till_with
-from topup.chain import agreement
-from topup.chain.agreement import Answers, Vote
 from topup.chain.providers import Providers
-from topup.chain.receipts import ProviderObservation
 from topup.chain.rpc import Rpc
 from topup.chain.token_chain import AuthorizedChain
 from topup.domain.errors import ChainUnknown, PaymentForbidden, WrongChain
@@ -36,14 +31,13 @@ from topup.domain.lifecycle import Attempt, Broadcaster
 from topup.domain.money import Usdc, Wei
 from topup.domain.nonpayment import NonPaymentProof, Undecided, non_payment_proof
 from topup.domain.tempo import transfer_with_memo
-from topup.ports.chain import UNMEASURED, AuthorizationUse, Head, Observation, Preflight, Seen
+from topup.ports.chain import UNMEASURED, AuthorizationUse, Observation, Preflight
 from topup.sandbox import contracts
 from topup.sandbox.rpc import Intercept, Next, RpcError
 from topup.sandbox.tempo import CHAIN_ID as TEMPO_ID
 from topup.sandbox.tempo import Tempo
 
 T = TypeVar("T")
-STATES = 4  # the slot of authorizationState
 
 
 RECEIPT = "eth_getTransactionReceipt"
@@ -94,26 +88,16 @@ def test_what_nobody_carried_is_not_seen_and_costs_one_request(till: Till) -> No
     assert till.servers[0].asked["eth_getLogs"] == 0
 
 
-def cancelled(till: Till, one: Authorization) -> None:
-    slot = contracts.mapping_slot(STATES, till.world.wallet, one.nonce)
-    till.world.do(lambda: till.world.chain.set_storage(contracts.USDC, slot, 1))
-
-
-@pytest.mark.parametrize(
-    ("act", "used"),
-    [
-        pytest.param(lambda till, _: till.carry(till.authorization()), False, id="another of same parties and amount"),
-        pytest.param(cancelled, True, id="cancelled: the mark alone is no payment, and is told"),
-    ],
-)
-def test_what_is_not_this_payment_is_not_seen(
-    till: Till, act: Callable[[Till, Authorization], Any], *, used: bool
-) -> None:
-    """Only its own log shows a payment."""
+def test_what_is_not_this_payment_is_not_seen(till: Till) -> None:
+    """Neither another of the same parties and amount, nor a mark alone: cancelled is told, and is no payment."""
     one = till.authorization()
-    act(till, one)
+    till.carry(till.authorization())
     told = till.look(one.use)
-    assert (told.seen, told.used) == ({}, frozenset({one.use.key} if used else ()))
+    assert (told.seen, told.used) == ({}, frozenset())
+    slot = contracts.mapping_slot(4, till.world.wallet, one.nonce)  # of authorizationState
+    till.world.do(lambda: till.world.chain.set_storage(contracts.USDC, slot, 1))
+    told = till.look(one.use)
+    assert (told.seen, told.used) == ({}, frozenset({one.use.key}))
 
 
 def test_two_payments_in_one_block_are_told_apart(till: Till) -> None:
@@ -203,6 +187,9 @@ def test_a_known_transaction_that_failed_moved_nothing_and_is_over(till: Till) -
     price = int(receipt["gasUsed"], 16) * int(receipt["effectiveGasPrice"], 16)
     paying = till.seen(replace(one.use, hash=tx_hash, pays_fee=True))
     assert (paying.inclusion.token_fee.units - 1) * 10**12 < price <= paying.inclusion.token_fee.units * 10**12
+    till.mine(12)
+    payment_status = till.payment_status(replace(one.use, hash=tx_hash))
+    assert (payment_status.flag, payment_status.payers) == (False, frozenset())
 
 
 # What is not believed
@@ -210,17 +197,15 @@ def test_a_known_transaction_that_failed_moved_nothing_and_is_over(till: Till) -
 
 TAGLESS = failing("eth_getBlockByNumber", RpcError(-32602, "unknown tag"), lambda p: p[0] in ("safe", "finalized"))
 # How a provider is bent, whether the payment is seen then, and whether its authorization is used.
-
-# How a provider is bent, whether the payment is seen then, and whether its authorization is used.
 SHOWN: dict[str, tuple[Intercept, bool, bool]] = {
     "a preconfirmation names a block that may never be": (
-        lie(RECEIPT, to=lambda told: {**told, "blockHash": "0x" + "07" * 32}), False, True,
+        lie(RECEIPT, to=changed(blockHash="0x" + "07" * 32)), False, True,
     ),
     "an answer has to be of the transaction asked for": (
-        lie(RECEIPT, to=lambda told: {**told, "transactionHash": "0x" + "07" * 32}), False, True,
+        lie(RECEIPT, to=changed(transactionHash="0x" + "07" * 32)), False, True,
     ),
     "what was found by its log cannot have failed": (
-        lie(RECEIPT, to=lambda told: {**told, "status": "0x0"}), False, True,
+        lie(RECEIPT, to=changed(status="0x0")), False, True,
     ),
     "without logs nobody may take it for unpaid": (failing("eth_getLogs", RATE), False, True),
     "a mark that cannot be read hides no log": (failing("eth_call", RATE), True, False),
@@ -266,10 +251,6 @@ FOREIGN: list[dict[str, Any]] = [
 ]
 
 
-def changed(change: dict[str, Any], logs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{**log, **change} for log in logs]
-
-
 def test_logs_that_a_node_does_not_have_or_that_nobody_asked_for(till: Till) -> None:
     """A provider that allows two blocks at once still shows the payment: a range that is too long is halved."""
     one = till.authorization()
@@ -281,7 +262,7 @@ def test_logs_that_a_node_does_not_have_or_that_nobody_asked_for(till: Till) -> 
     # A node that answers with other logs is not read any further, and decides nothing.
     till.mine(12)
     for change in FOREIGN:
-        till.bend(0, "eth_getLogs", to=partial(changed, change))
+        till.bend(0, "eth_getLogs", to=changed(**change))
         assert till.look(one.use).seen == {}
         with pytest.raises(ChainUnknown, match="a log was not asked for"):
             till.payment_status(one.use)
@@ -296,8 +277,7 @@ def test_logs_that_a_node_does_not_have_or_that_nobody_asked_for(till: Till) -> 
 # Several providers
 
 
-def unpaid(_: Any) -> str:
-    return "0x" + "00" * 32
+UNPAID = always("0x" + "00" * 32)
 
 
 def test_one_of_two_that_hides_the_payment_delays_it(both: Till) -> None:
@@ -309,7 +289,7 @@ def test_one_of_two_that_hides_the_payment_delays_it(both: Till) -> None:
         return both.ask(lambda chain: chain.look([(use, None)], every=every), needs=1)
 
     assert looked(every=True).used == {use.key}
-    both.bend(1, "eth_call", to=unpaid)
+    both.bend(1, "eth_call", to=UNPAID)
     told = both.look(use)
     assert (told.seen, told.used) == ({}, frozenset())
     # Where one would do, a look at every provider needs two of them: what both show counts, and one alone nothing.
@@ -318,7 +298,7 @@ def test_one_of_two_that_hides_the_payment_delays_it(both: Till) -> None:
     with pytest.raises(ChainUnknown, match="2 independent providers are needed, 1 answered"):
         looked(every=True)
     # Of three the liar is outvoted: two show the payment, and it is seen with what they show.
-    both.bend(1, "eth_call", to=unpaid)
+    both.bend(1, "eth_call", to=UNPAID)
     both.providers(3)
     told = both.look(use)
     assert (told.seen[use.key].inclusion.tx_hash, told.used) == (tx_hash, frozenset({use.key}))
@@ -353,45 +333,10 @@ def test_two_that_differ_in_what_it_took_show_nothing(both: Till) -> None:
     others: list[dict[str, Any]] = [{"gasUsed": "0xffffff"}, {"logs": []}, {"status": "0x0"}]
     for other in others:
         both.said.clear()
-        both.bend(1, "eth_getTransactionReceipt", to=partial(other_receipt, other))
+        both.bend(1, RECEIPT, to=changed(**other))
         assert both.look(paying).seen == {}
         said = [event.about for event in both.said if isinstance(event, ProvidersDisagree)]
         assert said == ["the use of an authorization"]
-
-
-def other_receipt(change: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
-    return {**told, **change}
-
-
-@pytest.mark.parametrize("change", [{"tx_hash": b"\x02" * 32}, {"tokens": Usdc(1)}, {"token_fee": Usdc(1)}])
-def test_carrier_amount_and_fee_are_facts_to_agree_on(change: dict[str, Any]) -> None:
-    """Two that show another transaction, or another cost, have not seen the same."""
-    one = Seen(builders.inclusion(tx_hash=b"\x01" * 32), "", "exact", trusted=True)
-    two = replace(one, inclusion=replace(one.inclusion, **change))
-    assert joined(observation(seen={b"k": one}), observation(seen={b"k": two})).seen == {}
-    assert joined(observation(seen={b"k": one}), observation(seen={b"k": one})).seen == {b"k": one}
-
-
-keys = st.frozensets(st.sampled_from([b"a", b"b", b"c"]))
-
-
-@given(honest=keys, liar=keys)
-def test_one_liar_neither_of_two_nor_of_three_marks_what_is_not_used(
-    *, honest: frozenset[bytes], liar: frozenset[bytes]
-) -> None:
-    """Of two, what both show; of three, what the honest two show."""
-    told, lied = observation(used=honest), observation(used=liar)
-    assert joined(told, lied).used == honest & liar
-    assert joined(told, lied, told).used == honest
-
-
-def observation(**changes: Any) -> Observation:
-    return replace(Observation(Head(1, b"", 1), 1, 1, 1, 0, {}, frozenset()), **changes)
-
-
-def joined(*told: Observation) -> Observation:
-    votes = [Vote(f"o{n}", f"p{n}", ProviderObservation(one, {}, frozenset())) for n, one in enumerate(told)]
-    return agreement.observation(Answers(votes), 2).value
 
 
 # What a payment is planned on
@@ -480,16 +425,6 @@ def test_a_used_one_names_who_carried_it(both: Till) -> None:
     assert both.payment_status(unsent).payers == frozenset()
 
 
-def test_a_known_transaction_that_failed_is_no_payer(till: Till) -> None:
-    """Its receipt says 0: it stands in a block, and paid nobody."""
-    one = till.authorization()
-    till.later(700)
-    (tx_hash,) = till.carry(one)
-    till.mine(12)
-    payment_status = till.ask(lambda chain: settled(chain.payment_status(replace(one.use, hash=tx_hash))))
-    assert (payment_status.flag, payment_status.payers) == (False, frozenset())
-
-
 def test_a_fate_with_a_gap_is_undecided(till: Till) -> None:
     """A part of the logs, the mark or the receipt that cannot be had is never a "no"."""
     one = till.authorization()
@@ -532,16 +467,6 @@ def test_a_node_that_falls_back_behind_the_final_block_decides_nothing(till: Til
     till.bend(0, exchanged)
     with pytest.raises(ChainUnknown, match="is not past the final block"):
         till.payment_status(one.use)
-
-
-def test_two_that_differ_in_a_fate_decide_nothing(both: Till) -> None:
-    """One hides the log, the other shows it."""
-    one = both.authorization()
-    both.mine(12)
-    both.carry(one)
-    both.bend(1, "eth_getLogs", to=lambda _: [])
-    with pytest.raises(ChainUnknown, match="the providers disagree"):
-        both.payment_status(one.use)
 
 
 # Tempo: the whole transaction is signed, the network's fee is paid in the token

@@ -207,14 +207,12 @@ def gaps(place: Path) -> list[str]:
     [
         ("UPDATE attempt SET booked = 1, final = 0", True),
         ("UPDATE attempt SET booked = 0, final = 1", True),
+        # While it stands in a block that is not safe yet nothing is missed: it is booked when it is.
         ("UPDATE attempt SET booked = 0", False),
     ],
 )
 def test_a_payment_that_nobody_booked_is_named(place: Path, said: str, *, named: bool) -> None:
-    """Four entries, a sound chain, and a payment that counts as booked or is final: a person is told, and what to do.
-
-    While it stands in a block that is not safe yet nothing is missed: it is booked when it is.
-    """
+    """A sound chain, and a payment that counts as booked or is final without its entry: a person is told what to do."""
     rechained(place, "DELETE FROM line WHERE entry = 1", "DELETE FROM entry WHERE id = 1", said)
     with closing(SqliteStore.open_reader(place)) as store:
         (paid,) = store.latest(ACCOUNT, 1)

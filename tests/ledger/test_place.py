@@ -91,12 +91,9 @@ def test_what_was_removed_is_noticed_before_the_next_write_and_put_back(way: str
 @pytest.mark.parametrize("stopped", [False, True])
 @pytest.mark.parametrize("way", WAYS)
 def test_what_nobody_else_could_find_is_saved(way: str, tmp_path: Path, *, stopped: bool) -> None:
-    """Removed between a write and its commit: whoever wanted it is told no. What was known before is kept all the same.
-
-    So it is when the process ends before it writes again.
-    """
+    """Removed between a write and its commit: whoever wanted it is told no, and what was known before is kept."""
     store = writing(tmp_path)
-    if stopped:
+    if stopped:  # the process ends before it writes again
         WAYS[way](tmp_path)
     else:
         with pytest.raises(StoreFenced), store._write(NOW_MS + 9):
@@ -180,20 +177,15 @@ def test_a_backup_written_into_the_same_files_is_noticed(names: tuple[str, ...],
         assert rows(tmp_path) <= known
 
 
-@pytest.mark.parametrize("name", [LOG, INDEX])
-def test_zeros_over_log_or_index_are_noticed(name: str, tmp_path: Path) -> None:
-    """Whatever wrote them: what the index says no longer follows from what it said."""
+@pytest.mark.parametrize(("name", "cut"), [(LOG, False), (INDEX, False), (LOG, True)])
+def test_what_was_spoilt_where_it_is_is_noticed(name: str, tmp_path: Path, *, cut: bool) -> None:
+    """Zeros, whoever wrote them, or a clean-up job that empties the log: the next write is refused."""
     store = writing(tmp_path)
     with (tmp_path / name).open("r+b") as file:
         file.write(bytes(128))
-    refuses(store, "was replaced")
-
-
-def test_a_log_cut_short_is_noticed(tmp_path: Path) -> None:
-    """A clean-up job empties the log where it is: nothing more is stored in what is no whole ledger."""
-    store = writing(tmp_path)
-    os.truncate(tmp_path / LOG, 0)
-    refuses(store, "was cut short")
+        if cut:
+            file.truncate(0)
+    refuses(store, "was cut short" if cut else "was replaced")
 
 
 def test_a_log_that_begins_anew_by_anybodys_commit_is_no_change(tmp_path: Path) -> None:
@@ -267,9 +259,6 @@ def test_a_daemon_asleep_notices_and_ends(way: str, tmp_path: Path) -> None:
             (tmp_path / "away").rename(state)
         assert [t.state.value for t in world.topups()] == ["done"]
         assert world.books_match()
-
-
-# -- file systems ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP, errno.EMLINK])

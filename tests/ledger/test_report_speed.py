@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-import sqlite3
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import pytest
 from eth_utils.address import to_checksum_address
 
 from tests.world import ledger
-from tests.world.builders import ACCOUNT, NOW_MS, WALLET, operator, topup
+from tests.world.builders import ACCOUNT, NOW_MS, WALLET, operator
 from topup.domain.credits import (
     DAY_MS,
     HOUR_MS,
@@ -31,8 +29,7 @@ from topup.domain.credits import (
 from topup.domain.demand import checksummed
 from topup.domain.lifecycle import Fact
 from topup.domain.money import Usd
-from topup.ledger import database, readings, schema
-from topup.ledger.location import FILE
+from topup.ledger import readings
 from topup.ledger.readings import KEPT
 from topup.ledger.store import SqliteStore
 
@@ -272,41 +269,6 @@ def test_the_past_is_read_in_four_questions_however_long_it_is(store: SqliteStor
     asked = plans(store, lambda: store.past(ACCOUNT, 0, 500))
     assert len(asked) == 4
     assert len(store.past(ACCOUNT, 0, 500)) == 8
-
-
-# -- migration ----------------------------------------------------------------------------------------------------
-
-
-def test_a_ledger_of_the_first_version_is_taken_over_with_its_data(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Readings and top-ups written before are read after, and can be thinned."""
-    with monkeypatch.context() as old:
-        old.setattr(database, "MIGRATIONS", (schema.FIRST,))
-        SqliteStore.open_writer(tmp_path).close()
-    with sqlite3.connect(tmp_path / FILE) as hand:
-        rows = [(ACCOUNT, NOW_MS - n * HOUR_MS // 4, "100", "1", None, "") for n in range(4000)]
-        hand.executemany(INSERT, rows)
-        row = topup()
-        told = (str(row.amount), row.why, 0, NOW_MS, NOW_MS, None, None, None, "refused", None)
-        hand.execute(
-            "INSERT INTO topup VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-            (row.id, ACCOUNT, row.rail, row.chain_id, row.wallet, "dropped", *told),
-        )
-    hand.close()
-    store = SqliteStore.open_writer(tmp_path)
-    try:
-        assert count(store) == 4000
-        assert store.last_reading(ACCOUNT) == Reading(Usd.of(100), Usd.of(1), NOW_MS)
-        assert [p.failed for p in store.past(ACCOUNT, 0, 500)] == [True]
-        thin(store, NOW_MS)
-        assert count(store) < 2500
-        assert store.last_reading(ACCOUNT) == replace(store.readings(ACCOUNT, 0)[-1], at_ms=NOW_MS)
-    finally:
-        store.close()
-
-
-# -- settings -----------------------------------------------------------------------------------------------------
 
 
 def test_an_address_is_checked_as_erc_55_says_without_what_is_slow_to_load() -> None:

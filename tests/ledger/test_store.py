@@ -5,16 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
-import shutil
 import signal
 import sqlite3
 import stat
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -39,19 +36,16 @@ from topup.ledger.store import SqliteStore
 from topup.ports.chain import Delivery, Seen, Sent
 from topup.ports.ledger import Control, Told, Wish
 
-# A second kind of store joins here: how its one writer is opened in a folder.
-KINDS: dict[str, Callable[[Path], SqliteStore]] = {"sqlite": SqliteStore.open_writer}
 
-
-@pytest.fixture(params=KINDS)
-def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], SqliteStore]]:
+@pytest.fixture
+def reopen(tmp_path: Path) -> Iterator[Callable[[], SqliteStore]]:
     """Opens the same ledger anew, as a restart does; the one opened before is closed."""
     opened: list[SqliteStore] = []
 
     def again() -> SqliteStore:
         for one in opened:
             one.close()
-        opened.append(KINDS[request.param](tmp_path / "state"))
+        opened.append(SqliteStore.open_writer(tmp_path / "state"))
         return opened[-1]
 
     yield again
@@ -146,35 +140,21 @@ def test_a_repeated_try_gives_its_nonce_back_when_the_one_before_it_has_paid_aft
     kept = ledger.signed(store, store.move(kept, Fact.RETRY, NOW_MS), nonce=8)
     kept = store.intend(kept, NOW_MS)
     kept = store.included(kept, kept.attempts[0], ledger.IN_BLOCK, Fact.PAID, NOW_MS)
-    demand = verified(one).demand
-    kept = store.move(kept, Fact.POSTED, NOW_MS)
-    kept = store.settle(kept, kept.attempts[0], attempt_entry(kept.id, kept.attempts[0], demand), NOW_MS)
-    store.finish(kept, posting_entry(kept, kept.attempts[0], demand, NOW_MS), NOW_MS)
+    ended(store, kept)
     assert ledger.signed(store, ledger.charged(store, operator(2), id="t2"), nonce=8).attempts[-1].plan.nonce == 8
 
 
-def test_two_accounts_of_one_wallet_have_one_nonce_in_flight(store: SqliteStore) -> None:
-    """The wallet is the lane: while one account's payment is in flight, the other's is refused."""
-    ledger.signed(store, ledger.charged(store, operator(1)), nonce=7)
-    other = ledger.charged(store, operator(2), id="t2", account="other")
-    with pytest.raises(StoreUnusable):
-        store.reserve(other, plan(nonce=8), ledger.BASELINE, Wei(1), NOW_MS)
-
-
 def test_nonces_and_lanes_have_256_bits(reopen: Callable[[], SqliteStore]) -> None:
-    """The largest nonce and lane there can be come back exactly, and order rightly.
-
-    A person's word moves the next nonce up, never below what the ledger itself has used.
-    """
+    """The largest nonce and lane there can be come back exactly, and order rightly."""
     store, most = reopen(), 2**256 - 1
     kept = ledger.paid(store, operator(1), nonce=most, lane=most, value=Wei(most))
     store = reopen()
     assert store.topup(kept.id).attempts[0].plan == plan(nonce=most, lane=most, value=Wei(most))
     assert store.next_nonce(CHAIN_ID, WALLET) == 0, "the other lanes belong to authorizations"
+    # A person's word moves the next nonce up, never below what the ledger itself has used.
     store.adopt_nonce(CHAIN_ID, WALLET, 12, NOW_MS)
     assert store.next_nonce(CHAIN_ID, WALLET) == 12
-    store.settle(kept, kept.attempts[0], attempt_entry(kept.id, kept.attempts[0], verified(operator(1)).demand), NOW_MS)
-    store.move(store.move(store.topup(kept.id), Fact.POSTED, NOW_MS), Fact.SETTLED, NOW_MS)
+    ended(store, kept)
     second = store.intend(ledger.signed(store, ledger.charged(store, operator(2), id="t2"), nonce=most), NOW_MS)
     store.included(second, second.attempts[0], ledger.IN_BLOCK, Fact.PAID, NOW_MS)
     assert store.next_nonce(CHAIN_ID, WALLET) == 2**256
@@ -195,11 +175,9 @@ def test_an_intent_belongs_to_one_charge_for_ever(store: SqliteStore) -> None:
 
 
 def test_the_intent_to_send_needs_signed_bytes(store: SqliteStore) -> None:
-    """The database refuses a send that is not backed by stored bytes, and a withdrawal of what was sent.
-
-    Bytes that were given back before that cannot be sent by mistake: they are gone.
-    """
+    """The database refuses a send that is not backed by stored bytes, and a withdrawal of what was sent."""
     kept = ledger.signed(store, ledger.charged(store, operator(1)))
+    # Bytes that were given back before that cannot be sent by mistake: they are gone.
     kept = store.withdraw(kept, "the plan grew stale", NOW_MS)
     assert (kept.state, kept.attempt, kept.attempts[0].raw, kept.attempts[0].hash) == (State.CHARGED, None, None, None)
     kept = store.reserve(kept, plan(), ledger.BASELINE, Wei(1), NOW_MS)
@@ -281,13 +259,17 @@ def test_the_caps_go_on_counting_a_charge_that_was_proven_dead(store: SqliteStor
     assert [(p.spent, p.written_off) for p in store.past(ACCOUNT, 0, 0)] == [(Usd.of(10), True)]
 
 
+def ended(store: SqliteStore, kept: TopUp) -> TopUp:
+    """Post a top-up's credits five seconds after its first attempt has paid, and close its books."""
+    attempt, demand, posted_ms = kept.attempts[0], verified(operator(1)).demand, NOW_MS + 5000
+    kept = store.settle(kept, attempt, attempt_entry(kept.id, attempt, demand), NOW_MS)
+    kept = store.move(kept, Fact.POSTED, posted_ms)
+    assert kept.credited_ms == posted_ms
+    return store.finish(kept, posting_entry(kept, attempt, demand, posted_ms), posted_ms + 1000)
+
+
 def finished(store: SqliteStore) -> TopUp:
-    kept = ledger.paid(store, operator(1))
-    demand = verified(operator(1)).demand
-    kept = store.settle(kept, kept.attempts[0], attempt_entry(kept.id, kept.attempts[0], demand), NOW_MS)
-    kept = store.move(kept, Fact.POSTED, NOW_MS + 5000)
-    assert kept.credited_ms == NOW_MS + 5000
-    return store.finish(kept, posting_entry(kept, kept.attempts[0], demand, NOW_MS + 5000), NOW_MS + 6000)
+    return ended(store, ledger.paid(store, operator(1)))
 
 
 def test_a_whole_life_is_kept(reopen: Callable[[], SqliteStore]) -> None:
@@ -500,11 +482,13 @@ def test_a_second_writer_is_turned_away(tmp_path: Path) -> None:
         with pytest.raises(StoreBusy) as busy:
             SqliteStore.open_writer(tmp_path)
         assert busy.value.again
-        assert SqliteStore.holder(tmp_path) == os.getpid()
+        assert (SqliteStore.held(tmp_path), SqliteStore.holder(tmp_path)) == (True, os.getpid())
         with closing(SqliteStore.open_reader(tmp_path)) as reader:
             assert reader.last_reading(ACCOUNT) == reading()
+    # The lock is held by a process and not by a file, whatever is written in it.
+    (tmp_path / "lock").write_text(str(os.getpid()), encoding="utf-8")
     SqliteStore.open_writer(tmp_path).close()
-    assert SqliteStore.holder(tmp_path) is None
+    assert (SqliteStore.held(tmp_path), SqliteStore.holder(tmp_path)) == (False, None)
 
 
 def test_a_reader_cannot_write(tmp_path: Path) -> None:
@@ -577,57 +561,16 @@ def test_only_the_owner_reads_the_ledger(tmp_path: Path, umask: int) -> None:
     assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
 
 
-WRITER = """
-import sys
-from pathlib import Path
-from tests.world.builders import topup, NOW_MS
-from topup.domain.lifecycle import Fact
-from topup.ledger.store import SqliteStore
-
-store = SqliteStore.open_writer(Path(sys.argv[1]))
-print("open", flush=True)
-for n in range(100_000):
-    kept = store.begin(topup(id=f"t{n}", decided_ms=NOW_MS + n))
-    kept = store.ask(kept, NOW_MS + n)
-    store.move(kept, Fact.DROP, NOW_MS + n, "endpoint_gone")
-    print(n, flush=True)
-"""
-
-
-def test_a_writer_killed_in_the_middle_leaves_a_sound_ledger(tmp_path: Path) -> None:
-    """Kill -9 while it writes, five times: everything reported is there, at most one step is open, and it goes on."""
-    reported = -1
-    for kill in range(5):
-        folder = tmp_path / str(kill)
-        child = subprocess.Popen([sys.executable, "-c", WRITER, folder], stdout=subprocess.PIPE, text=True)
-        assert child.stdout is not None
-        assert child.stdout.readline() == "open\n"
-        for _ in range(3 + 2 * kill):
-            reported = int(child.stdout.readline())
-        child.send_signal(signal.SIGKILL)
-        rest = child.stdout.read().splitlines()
-        reported = int(rest[-1]) if rest and rest[-1].isdigit() else reported
-        child.stdout.close()
-        assert child.wait() == -signal.SIGKILL
-        with closing(SqliteStore.open_writer(folder)) as store:
-            assert store.damage() is None
-            assert all(store.topup(f"t{n}").state is State.DROPPED for n in range(reported + 1))
-            unfinished = store.open_topup(ACCOUNT)
-            if unfinished is not None:
-                assert unfinished.id == f"t{reported + 1}"
-                store.move(unfinished, Fact.DROP, NOW_MS + 10**6)
-            assert store.begin(topup(id="after")).state is State.DECIDED
-
-
 # -- SQLite: what cannot be used --------------------------------------------------------------------------------
 
 
 def test_what_is_no_ledger_of_this_program_is_refused_and_left_alone(tmp_path: Path) -> None:
     """A version it does not know, no ledger for a reader, a file where the folder should be: each with a remedy."""
+    assert (SqliteStore.held(tmp_path), SqliteStore.holder(tmp_path)) == (False, None)
     with pytest.raises(StoreUnusable, match="no ledger") as refused:
         SqliteStore.open_reader(tmp_path)
     assert refused.value.remedy
-    assert list(tmp_path.iterdir()) == [], "a reader makes no ledger where there is none"
+    assert list(tmp_path.iterdir()) == [], "a reader makes no ledger where there is none, and who looks no lock"
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnusable) as refused:
         SqliteStore.open_writer(tmp_path / "file")
@@ -664,59 +607,6 @@ def test_a_damaged_ledger_is_refused_before_anything_is_spent(tmp_path: Path, da
     assert path.read_bytes() == spoilt
 
 
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """Root may write anywhere, so be nobody for a moment."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-@pytest.mark.parametrize("there", [False, True])
-def test_a_folder_that_cannot_be_written_is_said_so(there: bool) -> None:  # noqa: FBT001
-    """A read-only folder, with a ledger in it or not: refused, and the remedy names the folder."""
-    folder = Path(tempfile.mkdtemp(prefix="topup-readonly-"))
-    try:
-        if there:
-            SqliteStore.open_writer(folder).close()
-        folder.chmod(0o555)
-        with unprivileged(), pytest.raises(StoreUnusable) as refused:
-            SqliteStore.open_writer(folder)
-        assert str(folder) in refused.value.remedy
-        assert sorted(p.name for p in folder.iterdir()) == (sorted([FILE, "lock"]) if there else [])
-    finally:
-        folder.chmod(0o700)
-        shutil.rmtree(folder)
-
-
-def read_until_refused(store: SqliteStore, taken: list[int]) -> None:
-    for n in range(10_000):
-        store.record_reading(ACCOUNT, reading(NOW_MS + n))
-        taken.append(n)
-
-
-def test_a_full_database_takes_all_of_a_write_or_nothing(tmp_path: Path) -> None:
-    """At the page limit a decision is refused whole; with room again the same decision is taken."""
-    taken: list[int] = []
-    with closing(SqliteStore.open_writer(tmp_path)) as store:
-        pages = store._one("PRAGMA page_count")[0]
-        store._db.execute(f"PRAGMA max_page_count = {pages}")
-        with pytest.raises(StoreUnusable, match="full") as full:
-            read_until_refused(store, taken)
-        assert "disk space" in full.value.remedy
-        with pytest.raises(StoreUnusable):
-            store.begin(topup(why="w" * 100_000))
-        assert store.open_topup(ACCOUNT) is None
-        store._db.execute("PRAGMA max_page_count = 1000000")
-        assert store.begin(topup(why="w" * 100_000)).state is State.DECIDED
-        assert len(store.readings(ACCOUNT, 0)) == len(taken)
-
-
 def test_a_commit_that_fails_leaves_nothing_open(tmp_path: Path) -> None:
     """A transaction refused only at its commit is undone, and the next one is not blocked by it."""
     with closing(SqliteStore.open_writer(tmp_path)) as store:
@@ -725,6 +615,12 @@ def test_a_commit_that_fails_leaves_nothing_open(tmp_path: Path) -> None:
             [db.execute(sql) for sql in ("PRAGMA defer_foreign_keys = ON", arrow)]
         assert store.begin(topup()).state is State.DECIDED
         assert store.moves("nobody") == []
+
+
+def read_until_refused(store: SqliteStore, taken: list[int]) -> None:
+    for n in range(10_000):
+        store.record_reading(ACCOUNT, reading(NOW_MS + n))
+        taken.append(n)
 
 
 def test_a_full_disk_takes_all_of_a_write_or_nothing(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -69,6 +70,7 @@ class Provider:
     fails: dict[int, ApiError] = field(default_factory=dict)
     page: int = 10_000
     deaf: bool = False
+    answer_ms: int = 0
 
     def now(self) -> int:
         return self.now_ms
@@ -85,6 +87,7 @@ class Provider:
 
     async def activity(self, *, key_hash: str | None = None) -> list[Activity]:
         """Tell the days that are over."""
+        self.now_ms += self.answer_ms
         self._answer(key_hash)
         today = utc_day(self.now_ms)
         return [
@@ -117,17 +120,13 @@ class Provider:
 
 
 class Told:
-    """A sink that remembers."""
+    """A sink that remembers what is said of usage that is unknown."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self.said: list[str] = []
 
     def emit(self, event: Event) -> None:
-        self.events.append(event)
-
-    @property
-    def said(self) -> list[str]:
-        return [e.detail for e in self.events if isinstance(e, UsageUnknown)]
+        self.said += [event.detail] if isinstance(event, UsageUnknown) else []
 
 
 @pytest.fixture
@@ -150,19 +149,6 @@ def keep_up(keeper: UsageSync, passes: int = 1) -> None:
 
 def by(store: SqliteStore, split: str, first: date = date(2099, 1, 1), last: date = TODAY) -> dict[str, int]:
     return {used.name: used.nano for used in store.used_by(ACCOUNT, split, first, last)}
-
-
-def test_days_that_are_over_are_stored_by_model_and_key(store: SqliteStore) -> None:
-    """Thirty days at most, yesterday the last one, each split into models and into keys."""
-    provider = Provider(names={key_hash(1): "web"})
-    for n in range(40):
-        provider.use(TODAY - timedelta(days=n), 1, "big", DOLLAR)
-        provider.use(TODAY - timedelta(days=n), 2, "small", DOLLAR // 4)
-    keep_up(tally(store, provider))
-    assert store.usage_known(ACCOUNT, date(2099, 1, 1), TODAY) == [TODAY - timedelta(days=n) for n in range(30, 0, -1)]
-    assert by(store, "model") == {"big": 30 * DOLLAR, "small": 30 * DOLLAR // 4}
-    assert by(store, "key") == {key_hash(1): 30 * DOLLAR, key_hash(2): 30 * DOLLAR // 4}
-    assert store.keys_used(ACCOUNT)[key_hash(1)] == ("web", 39 * DOLLAR)
 
 
 def test_a_day_is_asked_for_once_it_has_settled_and_then_never_again(store: SqliteStore) -> None:
@@ -245,13 +231,7 @@ def test_keys_that_come_and_go_fill_no_ledger(store: SqliteStore) -> None:
 
 def test_a_slow_provider_is_asked_for_fewer_keys_with_each_pass(store: SqliteStore) -> None:
     """Six seconds an answer are two keys a pass; nothing is asked twice, and the day is whole in the end."""
-
-    class Slow(Provider):
-        async def activity(self, *, key_hash: str | None = None) -> list[Activity]:
-            self.now_ms += 6_000
-            return await super().activity(key_hash=key_hash)
-
-    provider = Slow()
+    provider = Provider(answer_ms=6_000)
     provider.use_each(5)
     keeper = tally(store, provider)
     keep_up(keeper)
@@ -345,19 +325,13 @@ def test_whatever_is_used_and_whenever_it_is_asked_each_day_is_stored_once_and_w
             keep_up(keeper)
             provider.now_ms += 60_000 * wait
         for day in store.usage_known(ACCOUNT, date(2099, 1, 1), date(2100, 12, 31)):
-            true = sum(n for (on, _, _), n in provider.used.items() if on == day)
-            assert sum(by(store, "model", day, day).values()) == true
-            assert sum(by(store, "key", day, day).values()) == true
-            assert {k: n for k, n in by(store, "key", day, day).items() if n} == _keys_of(provider, day)
+            models, keys = Counter[str](), Counter[str]()
+            for (on, name, model), nano in provider.used.items():
+                models[model] += nano * (on == day)
+                keys[name] += nano * (on == day)
+            assert +Counter(by(store, "model", day, day)) == +models
+            assert +Counter(by(store, "key", day, day)) == +keys
         assert store.usage_known(ACCOUNT, TODAY, utc_day(provider.now_ms)), "two days and a half have passed at least"
-
-
-def _keys_of(provider: Provider, day: date) -> dict[str, int]:
-    sums: dict[str, int] = {}
-    for (on, key, _), nano in provider.used.items():
-        if on == day and nano:
-            sums[key] = sums.get(key, 0) + nano
-    return sums
 
 
 @given(st.lists(amounts, max_size=5), st.lists(amounts, max_size=5), st.integers(-NOISE_NANO, NOISE_NANO))
@@ -393,15 +367,13 @@ def test_a_label_is_found_by_hash_or_by_name() -> None:
 
 
 def test_days_are_due_when_over_settled_remembered_and_unknown() -> None:
-    """The thirty before today, after six in the morning UTC, less those that are there; holes are named as spans.
-
-    Nobody uses less than nothing on any.
-    """
+    """The thirty before today, after six in the morning UTC, less those that are there; holes are named as spans."""
     assert due([], NOON_MS) == [TODAY - timedelta(days=n) for n in range(30, 0, -1)]
     assert due([], NOON_MS - 7 * HOUR_MS) == []
     assert due([TODAY - timedelta(days=1)], NOON_MS)[-1] == TODAY - timedelta(days=2)
     days = [date(2099, 11, n) for n in range(7)[1:]]
     assert holes(days[0], days[5], [days[2], days[4]]) == [(days[0], days[1]), (days[3], days[3]), (days[5], days[5])]
+    # Nobody uses less than nothing on any.
     with pytest.raises(Contradiction, match=r"on 2099-11-23 big used -1 dollars, less than nothing"):
         per_day([Activity(TODAY, Used("big", -DOLLAR, 1, 1, 1))], [TODAY])
 

@@ -9,13 +9,8 @@ can be paid once, and it is given up only on a proof that they can never be mine
 
 from __future__ import annotations
 
-import os
 import signal
-import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -23,7 +18,6 @@ import pytest
 from tests.world.duel import RAIL, STORE, Duel
 from tests.world.served import PATIENCE_S, served, until
 from topup.ledger.location import FILE
-from topup.ledger.store import SqliteStore
 from topup.sandbox import contracts
 
 
@@ -153,27 +147,6 @@ def test_a_writer_stopped_inside_a_transaction_cannot_be_taken_over(duel: Duel) 
     duel.paid_once()
 
 
-def test_a_writer_whose_ledger_was_replaced_writes_nothing_more(duel: Duel) -> None:
-    """Yesterday's copy is put in its place while it runs: it ends instead of writing to a file without a name."""
-    copy = duel.place.directory / "yesterday"
-    duel.place.high()
-    daemon = duel.place.start("run")
-    daemon.await_event("cycle_done")
-    with closing(sqlite3.connect(duel.place.state / FILE)) as live, closing(sqlite3.connect(copy)) as made:
-        live.backup(made)
-    for old in duel.place.state.glob(f"{FILE}*"):
-        old.unlink()
-    copy.rename(duel.place.state / FILE)
-    duel.place.low()
-    assert daemon.process.wait(timeout=PATIENCE_S) == 1
-    (told,) = daemon.told("cycle_failed")
-    assert told["kind"] == "StoreFenced"
-    assert str(duel.place.state) in told["error"]
-    assert duel.raw == []
-    duel.second().await_event("top_up_done")
-    duel.paid_once()
-
-
 def test_of_many_started_at_once_one_gets_the_ledger(duel: Duel) -> None:
     """Six at the same instant, where no ledger was: one runs, five leave with exit 4, one payment."""
     started = [duel.place.start("run") for _ in range(6)]
@@ -183,39 +156,3 @@ def test_of_many_started_at_once_one_gets_the_ledger(duel: Duel) -> None:
     left.await_event("top_up_done")
     duel.paid_once()
     assert sorted(p.name for p in duel.place.state.iterdir()) == [FILE, f"{FILE}-shm", f"{FILE}-wal", "lock"]
-
-
-def test_a_lock_file_that_was_left_behind_holds_nobody_up(tmp_path: Path) -> None:
-    """The lock is held by a process, not by a file: one that was killed has let it go, whatever is written in it."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
-    assert child.stdin is not None
-    assert child.stdout.readline() == "held\n"
-    assert SqliteStore.holder(tmp_path) == child.pid
-    assert SqliteStore.held(tmp_path)
-    child.kill()
-    child.wait()
-    child.stdout.close()
-    child.stdin.close()
-    (tmp_path / "lock").write_text(str(os.getpid()), encoding="utf-8")
-    assert not SqliteStore.held(tmp_path)
-    SqliteStore.open_writer(tmp_path).close()
-
-
-HOLD = """
-import sys
-from pathlib import Path
-from topup.ledger.store import SqliteStore
-store = SqliteStore.open_writer(Path(sys.argv[1]))
-print("held", flush=True)
-sys.stdin.read()
-"""
-
-
-def test_looking_for_a_holder_makes_no_lock(tmp_path: Path) -> None:
-    """Where nobody ever wrote, looking leaves nothing behind."""
-    assert not SqliteStore.held(tmp_path)
-    assert SqliteStore.holder(tmp_path) is None
-    assert list(tmp_path.iterdir()) == []

@@ -14,11 +14,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import pytest
 
@@ -72,7 +72,6 @@ def opened_by_ox(keystore: Path, password: str) -> bytes:
     return bytes.fromhex(done.stdout.strip().removeprefix("0x"))
 
 
-@contextmanager
 def pympp_seller(
     rpc_url: str,
     recipient: str,
@@ -81,7 +80,7 @@ def pympp_seller(
     realm: str | None = None,
     own_header: bool = False,
     sponsor: str | None = None,
-) -> Iterator[str]:
+) -> AbstractContextManager[str]:
     """Start a seller on pympp, beside this Tempo chain; return its URL. Any POST buys for ten dollars.
 
     What it asks for is what the package asks for by itself. `realm` and a header of its own for the credential are the
@@ -91,12 +90,9 @@ def pympp_seller(
     more += ["--own-header"] if own_header else []
     more += [] if sponsor is None else ["--sponsor", sponsor]
     name = "mpp" if version == NEWEST else f"mpp-{version}"
-    with started([str(python(name)), "mpp_server.py", rpc_url, recipient, *more], HERE) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
+    return _selling([str(python(name)), "mpp_server.py", rpc_url, recipient, *more], HERE)
 
 
-@contextmanager
 def mppx_seller(
     rpc_url: str,
     recipient: str,
@@ -105,14 +101,12 @@ def mppx_seller(
     realm: str | None = None,
     own_header: bool = False,
     currencies: Sequence[str] = (OUSD, USDC_E),
-) -> Iterator[str]:
+) -> AbstractContextManager[str]:
     """Start a seller on mppx, likewise; these versions have no default of several currencies, so two are named."""
     command, folder = _on_node("mppx_server.mjs")
     options = json.dumps(({} if realm is None else {"realm": realm}) | ({"requiresAuth": True} if own_header else {}))
     name = f"mppx-{version}" if version else "mppx"
-    with started([*command, name, rpc_url, recipient, options, *currencies], folder) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
+    return _selling([*command, name, rpc_url, recipient, options, *currencies], folder)
 
 
 @contextmanager
@@ -122,10 +116,15 @@ def x402(rpc_url: str, key: str) -> Iterator[Oracle]:
         yield Oracle(process)
 
 
-@contextmanager
-def x402_seller(rpc_url: str, recipient: str, key: str) -> Iterator[str]:
+def x402_seller(rpc_url: str, recipient: str, key: str) -> AbstractContextManager[str]:
     """Start the x402 package's own seller and facilitator; return its URL."""
-    with started([str(python("x402")), "x402_server.py", rpc_url, key, recipient], HERE) as process:
+    return _selling([str(python("x402")), "x402_server.py", rpc_url, key, recipient], HERE)
+
+
+@contextmanager
+def _selling(command: list[str], folder: Path) -> Iterator[str]:
+    """Start a seller, and return the URL that it says first."""
+    with started(command, folder) as process:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
 
@@ -154,80 +153,57 @@ def started(command: list[str], folder: Path, stderr: int | None = None) -> Iter
 def python(name: str) -> Path:
     """Return the Python of one oracle, with everything installed that its lock names."""
     lock = ROOT / "requirements" / "oracles" / f"{name}.txt"
-    folder = BUILT / f"{name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
-    found, whole = folder / "bin" / "python", folder / ".whole"
-    if not whole.exists():
-        said = _build(folder, lock)
-        if said:
-            _lacking(f"the oracle {name}: {said}")
-        whole.touch()
-    return found
 
+    def steps(own: Path) -> list[list[str]]:
+        made, locked, uv = str(own / "bin" / "python"), ["--require-hashes", "-r", str(lock)], program("uv")
+        if uv is None:
+            return [[sys.executable, "-m", "venv", str(own)], [made, "-m", "pip", "install", "--quiet", *locked]]
+        venv = [str(uv), "venv", "--quiet", "--python", sys.executable, str(own)]
+        return [venv, [str(uv), "pip", "install", "--python", made, *locked]]
 
-def _build(folder: Path, lock: Path) -> str:
-    """Make the environment; return why it could not be made, "" when it could. Several workers may try at once."""
-    own = folder.with_name(f"{folder.name}.{os.getpid()}")
-    shutil.rmtree(own, ignore_errors=True)
-    uv = program("uv")
-    installed = [str(own / "bin" / "python"), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock)]
-    steps = [[sys.executable, "-m", "venv", str(own)], installed]
-    if uv is not None:
-        into = ["--python", str(own / "bin" / "python"), "--require-hashes", "-r", str(lock)]
-        steps = [[str(uv), "venv", "--quiet", "--python", sys.executable, str(own)], [str(uv), "pip", "install", *into]]
-    for step in steps:
-        done = subprocess.run(step, capture_output=True, text=True, check=False)
-        if done.returncode:
-            shutil.rmtree(own, ignore_errors=True)
-            return done.stderr.strip()[-300:]
-    _put(own, folder)  # scripts would name the old place; only its Python is run
-    return ""
+    return _built(name, lock, steps) / "bin" / "python"  # its scripts name the place where it was made
 
 
 @cache
 def node_modules() -> Path:
     """Return the folder `node_modules` of the oracles that run on node; a script finds them from the folder above."""
-    lock = NPM / "package-lock.json"
-    folder = BUILT / f"npm-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
-    if not folder.exists():
-        said = _install(folder)
-        if said:
-            _lacking(f"the oracles on node: {said}")
-    return folder / "node_modules"
-
-
-def _install(folder: Path) -> str:
-    """Install what the lock names; return why it could not be done, "" when it could."""
     runs = node()
     paths = os.pathsep.join([str(runs.parent) if runs else "", os.environ.get("PATH", os.defpath)])
     npm = shutil.which("npm", path=paths)
     if runs is None or npm is None:
-        return "no node 18 with npm"
+        _lacking("the oracles on node: no node 18 with npm")
+
+    def steps(own: Path) -> list[list[str]]:
+        own.mkdir(parents=True)
+        for name in ("package.json", "package-lock.json", ".npmrc"):
+            shutil.copy(NPM / name, own)
+        # The two packages name each other's versions in a way that no pair of them fulfils: the lock decides.
+        options = ["--legacy-peer-deps", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        return [["env", "-C", str(own), f"PATH={paths}", str(npm), "ci", *options]]
+
+    return _built("npm", NPM / "package-lock.json", steps) / "node_modules"
+
+
+def _built(name: str, lock: Path, steps: Callable[[Path], list[list[str]]]) -> Path:
+    """Return the folder that these steps make of a lock, which are taken once. Several workers may try at once."""
+    folder = BUILT / f"{name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
+    if folder.exists():
+        return folder
     own = folder.with_name(f"{folder.name}.{os.getpid()}")
     shutil.rmtree(own, ignore_errors=True)
-    own.mkdir(parents=True)
-    for name in ("package.json", "package-lock.json", ".npmrc"):
-        shutil.copy(NPM / name, own)
-    # The two packages name each other's versions in a way that no pair of them fulfils: the lock decides.
-    options = ["--legacy-peer-deps", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-    done = subprocess.run(
-        [npm, "ci", *options], cwd=own, env={**os.environ, "PATH": paths}, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        shutil.rmtree(own, ignore_errors=True)
-        return done.stderr.strip()[-300:]
-    _put(own, folder)
-    return ""
-
-
-def _put(own: Path, folder: Path) -> None:
-    """Move what was built to its place, unless another worker was faster."""
+    for step in steps(own):
+        done = subprocess.run(step, capture_output=True, text=True, check=False)
+        if done.returncode:
+            shutil.rmtree(own, ignore_errors=True)
+            _lacking(f"the oracle {name}: {done.stderr.strip()[-300:]}")
     try:
         own.rename(folder)
-    except OSError:
+    except OSError:  # another worker was faster
         shutil.rmtree(own)
+    return folder
 
 
-def _lacking(what: str) -> None:
+def _lacking(what: str) -> NoReturn:
     reason = f"{MISSING}{what}"
     if os.environ.get("TOPUP_TEST_REQUIRE") == "all":
         pytest.fail(reason, pytrace=False)

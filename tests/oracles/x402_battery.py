@@ -36,13 +36,8 @@ from x402.mechanisms.evm.signers import FacilitatorWeb3Signer  # type: ignore[im
 from x402.schemas import PaymentPayload, PaymentRequirements  # type: ignore[import-not-found]
 from x402_server import NETWORK, Shop  # type: ignore[import-not-found]
 
-RPC_URL, CARRIER, PAY_TO, TIMEOUT_S, FOLDER = (
-    sys.argv[1],
-    sys.argv[2],
-    sys.argv[3],
-    float(sys.argv[4]),
-    Path(sys.argv[5]),
-)
+RPC_URL, CARRIER, PAY_TO = sys.argv[1:4]
+TIMEOUT_S, FOLDER = float(sys.argv[4]), Path(sys.argv[5])
 TRIES_MAX = 3
 
 

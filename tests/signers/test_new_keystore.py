@@ -5,12 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import stat
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from eth_account import Account
@@ -72,19 +69,10 @@ def test_whatever_the_umask_only_the_owner_reads_it(umask: int, cheap: None, tmp
     assert mode(path) == 0o600
 
 
-def test_directories_that_are_missing_are_made_for_the_owner_alone(cheap: None, tmp_path: Path) -> None:
-    """The first command of all finds no directory for settings yet."""
-    path = tmp_path / "config" / "topup" / "wallet.json"
-    assert write(path, KEY, PASSWORD, NAMED) == ADDRESS
-    assert mode(path.parent) == 0o700
-
-
-def nowhere(path: Path) -> None:
-    path.symlink_to(path.with_name("nowhere"))
-
-
 @pytest.mark.parametrize(
-    "taken", [lambda path: path.write_text("mine"), Path.mkdir, nowhere], ids=["file", "folder", "link"]
+    "taken",
+    [lambda path: path.write_text("mine"), Path.mkdir, lambda path: path.symlink_to("nowhere")],
+    ids=["file", "folder", "link"],
 )
 def test_what_is_there_is_never_replaced(taken: Any, tmp_path: Path) -> None:
     """A file, a directory, a link that leads nowhere: refused before a second is spent, and nothing is beside it."""
@@ -136,110 +124,85 @@ def test_too_little_memory_is_said_before_anything_is_written(tmp_path: Path, mo
     assert list(tmp_path.iterdir()) == []
 
 
-# In a child for each call of the system in turn: it is killed before that call, or the call fails.
-STOPPED = """
-import errno, json, os, signal, sys
-from pathlib import Path
-from topup.domain.errors import TopupError
-from topup.signers import keystore, new_keystore
-from topup.wire import new_files
+# -- stopped at each call of the system in turn -----------------------------------------------------------------------
 
-folder, fails = Path(sys.argv[1]), sys.argv[2] == "fails"
-new_keystore.SCRYPT_N = 2
-KEY, honest_write = bytes.fromhex("22" * 32), os.write
-calls = []
-
-def stop_at(number):
-    def before(name, honest):
-        def call(*arguments, **named):
-            calls.append(name)
-            if len(calls) == number:
-                if not fails:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                raise OSError(errno.EIO, name)
-            if name == "write":  # a write may be short
-                arguments = arguments[0], arguments[1][:100]
-            return honest(*arguments, **named)
-        return call
-    for name in ("mkdir", "open", "fchmod", "write", "fsync", "close", "read", "link", "unlink"):
-        setattr(os, name, before(name, getattr(os, name)))
-
-def child(number, path, into):
-    stop_at(number)
-    try:
-        said = new_keystore.write(path, KEY, "correct horse", "--keystore")
-    except TopupError as error:
-        said = f"{type(error).__name__}: {error}"
-    except BaseException as error:
-        said = f"a defect: {error!r}"
-    honest_write(into, json.dumps([said, calls]).encode())
-    os._exit(0)
-
-told, over = [], False
-while not over:
-    number = len(told) + 1
-    path = folder / str(number) / "wallet.json"
-    out, into = os.pipe()
-    if (process := os.fork()) == 0:
-        child(number, path, into)
-    os.close(into)
-    _, how = os.waitpid(process, 0)
-    with os.fdopen(out) as pipe:
-        said, made = json.loads(pipe.read() or "[null, []]")
-    over = how == 0 and len(made) < number
-    inside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-    left = new_files.leftovers(path)
-    opens = keystore.opened(path, "correct horse", "it").address if path.exists() else None
-    told.append({
-        "how": how,
-        "at": made[number - 1] if len(made) >= number else None,
-        "said": said,
-        "opens": opens,
-        "modes": [oct(one.stat().st_mode & 0o777) for one in inside],
-        "left": [one.name for one in left],
-        "strange": [one.name for one in inside if one not in (path, *left)],
-    })
-print(json.dumps(told))
-"""
+CALLS = ("mkdir", "open", "fchmod", "write", "fsync", "close", "read", "link", "unlink", "rename", "replace")
 
 
-def stopped(how: str, folder: Path) -> list[dict[str, Any]]:
-    """What became of the file when it was stopped at its first call, its second and so on; the last time at none."""
-    done = subprocess.run([sys.executable, "-c", STOPPED, folder, how], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    told: list[dict[str, Any]] = json.loads(done.stdout)
-    assert len(told) > 15, "fewer points than calls"
-    assert told[-1]["said"] == told[-1]["opens"] == ADDRESS
-    assert not any(one["strange"] for one in told)
-    # A file is open to others at no moment; what a mask of the shell has taken away may not have come back yet.
-    assert {mode for one in told for mode in one["modes"]} == {"0o600"}
-    return told
+class Killed(BaseException):
+    """The process ends here: nothing that it would still have done is done."""
 
 
-def test_killed_at_any_call_it_leaves_the_whole_key_or_none(tmp_path: Path) -> None:
-    """SIGKILL before each call of the system: under its name stands nothing, or what opens; the rest is named so."""
-    told = stopped("killed", tmp_path)
-    assert [one["how"] for one in told] == [signal.SIGKILL] * (len(told) - 1) + [0]
-    assert {one["opens"] for one in told} == {None, ADDRESS}
-    assert any(one["left"] and not one["opens"] for one in told)
+class Try(NamedTuple):
+    """At which call it was stopped, "" for none; what was said, what the file opens to, and what else is left."""
+
+    at: str
+    said: str
+    opens: str | None
+    left: list[Path]
+
+
+def stopped(folder: Path, by: type[BaseException]) -> list[Try]:
+    """Write the key again and again, each time stopped one call later, until it is stopped at none."""
+    tries: list[Try] = []
+    while not tries or tries[-1].at:
+        # The first command of all finds no directory for settings yet.
+        path, calls = folder / str(len(tries)) / "topup" / "wallet.json", list[str]()
+        with pytest.MonkeyPatch.context() as patch:
+            for name in CALLS:
+                patch.setattr(os, name, stopping(getattr(os, name), calls, len(tries), by))
+            try:
+                said = write(path, KEY, PASSWORD, NAMED)
+            except (Killed, TopupError) as ended:
+                said = f"{type(ended).__name__}: {ended}"
+        left, inside = new_files.leftovers(path), set(path.parent.iterdir() if path.parent.is_dir() else ())
+        assert inside <= {path, *left}
+        # A file is open to others at no moment; what a mask of the shell has taken away may not have come back yet.
+        assert {mode(one) for one in inside} <= {0o600}
+        opens = keystore.opened(path, PASSWORD, "it").address if path.exists() else None
+        tries.append(Try("".join(calls[len(tries) : len(tries) + 1]), said, opens, left))
+    assert len(tries) > 15, "fewer points than calls"
+    assert tries[-1].said == tries[-1].opens == ADDRESS
+    assert mode(path.parent) == 0o700
+    return tries
+
+
+def stopping(honest: Any, calls: list[str], at: int, by: type[BaseException]) -> Any:
+    """A call of the system that fails if it is the one; of who is killed there, all later ones fail as well."""
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        calls.append(honest.__name__)
+        if len(calls) - 1 == at or (by is Killed and len(calls) > at):
+            raise by(errno.EIO, honest.__name__)
+        if honest.__name__ == "write":  # a write may be short
+            arguments = arguments[0], arguments[1][:100]
+        return honest(*arguments, **named)
+
+    return call
+
+
+def test_killed_at_any_call_it_leaves_the_whole_key_or_none(cheap: None, tmp_path: Path) -> None:
+    """Before each call of the system: under its name stands nothing, or what opens; the rest is named so."""
+    told = stopped(tmp_path, Killed)
+    assert all(one.said.startswith("Killed") for one in told[:-1])
+    assert {one.opens for one in told} == {None, ADDRESS}
+    assert any(one.left and not one.opens for one in told)
     # Once it is there it stays there.
-    first = next(number for number, one in enumerate(told) if one["opens"])
-    assert all(one["opens"] for one in told[first:])
+    first = next(number for number, one in enumerate(told) if one.opens)
+    assert all(one.opens for one in told[first:])
 
 
-def test_whatever_call_fails_the_key_is_whole_or_not_there_and_that_is_said(tmp_path: Path) -> None:
+def test_whatever_call_fails_the_key_is_whole_or_not_there_and_that_is_said(cheap: None, tmp_path: Path) -> None:
     """A disk that gives up at each call in turn: an error names the file, no address is told of what may not last."""
-    told = stopped("fails", tmp_path)
-    assert {one["how"] for one in told} == {0}
-    for one in told[:-1]:
-        if one["said"] == ADDRESS:
-            assert one["at"] in ("unlink", "close"), "nothing but what is over by then may fail unnoticed"
-            assert one["opens"] == ADDRESS
+    for one in stopped(tmp_path, OSError)[:-1]:
+        if one.said == ADDRESS:
+            assert one.at in ("unlink", "close"), "nothing but what is over by then may fail unnoticed"
+            assert one.opens == ADDRESS
             continue
-        assert one["said"].startswith(("FileAway: --keystore", "SettingsError: --keystore")), one
-        assert "wallet.json" in one["said"]
-        assert not one["opens"] or "is written, and its directory may not keep it" in one["said"], one
-        assert one["left"] == [], "what failed has cleaned up"
+        assert one.said.startswith(("FileAway: --keystore", "SettingsError: --keystore")), one
+        assert "wallet.json" in one.said
+        assert not one.opens or "is written, and its directory may not keep it" in one.said, one
+        assert one.left == [], "what failed has cleaned up"
 
 
 def test_why_it_cannot_be_written_says_what_to_do(cheap: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

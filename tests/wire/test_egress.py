@@ -153,10 +153,8 @@ def test_whatever_a_variable_holds_it_is_used_or_named(name: str, value: str) ->
 def test_every_certificate_is_judged_by_its_authority_and_its_name(
     house: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever authorities are trusted, a certificate is wanted, and one of that host's name.
-
-    No key of a connection is written to a file: Python's own default would write them where SSLKEYLOGFILE says.
-    """
+    """Whichever authorities are trusted, a certificate is wanted, and one of that host's name."""
+    # No key of a connection is written to a file: Python's own default would write them where SSLKEYLOGFILE says.
     for name in ("keys", "nowhere/keys"):
         monkeypatch.setenv("SSLKEYLOGFILE", str(house / name))
         for environ in ({}, {"SSL_CERT_FILE": str(house / "ca.pem")}):

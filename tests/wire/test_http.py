@@ -9,16 +9,11 @@ import pytest
 from httpcore import _synchronization
 
 
-class Searches:
+class Searches(list[str]):
     """A finder that finds nothing and keeps what it was asked for."""
 
-    def __init__(self) -> None:
-        """Begin with none."""
-        self.names: list[str] = []
-
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        """Keep the name."""
-        self.names.append(name)
+        self.append(name)
 
 
 def test_a_request_searches_for_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,4 +22,4 @@ def test_a_request_searches_for_no_module(monkeypatch: pytest.MonkeyPatch) -> No
     searches = Searches()
     monkeypatch.setattr(sys, "meta_path", [searches, *sys.meta_path])
     assert _synchronization.current_async_library() == "asyncio"
-    assert searches.names == []
+    assert searches == []

@@ -1,6 +1,7 @@
 """A chain that mines only when told to, as many providers of it as a test wants, and the chain's edge before them.
 
-Each provider answers honestly until it is bent: `lie`, `failing`, `dead` and `limited` say how.
+Each provider answers honestly until it is bent: `lie`, `failing`, `dead` and `limited` say how, `always` and `changed`
+what it answers then.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc
 from topup.domain.coinbase_charge import Charge, parse
 from topup.domain.events import Event
-from topup.domain.lifecycle import Attempt, Plan
+from topup.domain.lifecycle import Attempt, Plan, State, TopUp
 from topup.domain.money import Usdc, Wei
 from topup.ports.account import Clock
 from topup.ports.chain import Call, Delivery, Head, Observation, Preflight, Seen, Sent, Simulation
@@ -53,6 +54,19 @@ def lie(*methods: str, to: Callable[[Any], Any], when: When = lambda _: True) ->
         return to(copy.deepcopy(answer)) if asked in methods and when(params) else answer
 
     return bent
+
+
+def always(answer: Any) -> Callable[[Any], Any]:
+    return lambda _: answer
+
+
+def changed(**fields: Any) -> Callable[[Any], Any]:
+    """The honest answer with other fields, or each document of a list with them; what is not there stays so."""
+
+    def change(told: Any) -> Any:
+        return [{**one, **fields} for one in told] if isinstance(told, list) else told and {**told, **fields}
+
+    return change
 
 
 def failing(method: str, error: Exception, when: When = lambda _: True) -> Intercept:
@@ -298,6 +312,9 @@ class Town:
         urls = {"TOPUP_CHAIN__RPC_URLS": ",".join(server.url for server in self.servers)}
         self.stage = Stage(world, directory, clock(world), urls | settings)
 
-    def sound(self) -> None:
-        """One payment, and the ledger is the chain to the wei."""
+    async def filled(self) -> TopUp:
+        """Let the refill come to its end: one payment, and the ledger is the chain to the wei."""
+        done = await self.stage.until(State.DONE)
         self.stage.sound()
+        await self.stage.close()
+        return done

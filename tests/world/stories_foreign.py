@@ -36,6 +36,7 @@ from tests.world.stories import (
     story,
     told_in,
 )
+from topup.app.log import FIELD_MAX
 from topup.domain.lifecycle import State
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
@@ -189,15 +190,16 @@ async def _nested(house: House) -> None:
 
 @story(25, providers=3)
 async def _revert_text(house: House) -> None:
-    """One of three answers each dry run with a revert whose text is a megabyte that is no UTF-8."""
+    """One of three answers each dry run with a revert whose text is a megabyte, no UTF-8, and orders to a terminal."""
     _patient(house)
-    text = b"\xff" * LONG
+    text = b"\xff\x1b]0;owned\x07\x1b[2J".ljust(LONG, b"\xff")
     data = "0x08c379a0" + f"{32:064x}{len(text):064x}" + (text + bytes(-len(text) % 32)).hex()
     refused = refuse(3, "execution reverted", data=data)
     house.wires[0].on("eth_call", refused, when=lambda asked: "from" in asked[0])
     await house.ends()
-    said = [str(vars(event)) for event in house.told]
-    house.hold(max(map(len, said)) < 5_000, f"an event of {max(map(len, said))} characters")
+    said = [value for event in house.told for value in event.shown().values() if isinstance(value, str)]
+    house.hold(max(map(len, said)) <= FIELD_MAX, f"a field of {max(map(len, said))} characters")
+    house.hold(all(one.isprintable() for one in said), "a terminal is given orders")
     odd = house.wires[0].url.partition("://")[2].partition("/")[0]
     dissent = [event.detail for event in house.named("providers_disagree")]
     house.hold(bool(dissent) and all(one.startswith(f"{odd} says") for one in dissent), f"said: {dissent}")
