@@ -442,6 +442,14 @@ told-out-of-turn topup/ledger/outbox.py
 tests/app/test_telling.py::test_each_subject_in_its_order_and_everything_in_the_end
 -            "SELECT min(message.id) FROM message LEFT JOIN delivery ON delivery.message = message.id"
 +            "SELECT max(message.id) FROM message LEFT JOIN delivery ON delivery.message = message.id"
+a-day-told-twice topup/ledger/outbox.py
+tests/app/test_digest.py::test_two_that_write_at_once_tell_it_once
+-            if self.told(account, Note.DIGEST) != before:
++            if False:
+unknown-usage-is-nothing topup/accounting/formats/digest.py
+tests/app/test_digest.py::test_what_was_used_is_known_as_far_as_the_books_are_closed
+-        "used_usd": str(statement.used) if until_ms is not None else None,
++        "used_usd": str(statement.used),
 """
 SABOTAGE: Final = re.compile(r"^([\w-]+) (\S+)\n(tests/.+)\n((?:[-+].*\n)+)", re.MULTILINE)
 

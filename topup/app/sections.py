@@ -310,6 +310,10 @@ class NotifySection(Section):
     quiet_hours: QuietHours | None = setting(
         None, "hours of the day, in UTC, in which only critical messages are told, such as 22-7"
     )
+    digest: Literal["off", "daily", "weekly"] = setting(
+        "off", "how often every target is told what was bought, spent and used; weekly on Monday"
+    )
+    digest_hour: int = setting(8, "from which hour of the day on, in UTC", ge=0, le=23)
 
 
 class LogSection(Section):

@@ -112,9 +112,7 @@ def status(store: SqliteStore, settings: Settings, now_ms: int) -> dict[str, Any
     left = runway(last.balance, allowed.floor, burn) if last is not None else Runway(None, None)
     unfinished = store.open_topup(account)
     control = store.control(account)
-    past = store.past(account, now_ms - 30 * DAY_MS, allowed.fee_ceiling.bps)
-    day = sum((p.spent for p in past if p.decided_ms > now_ms - DAY_MS), Usd.of(0))
-    month = sum((p.spent for p in past), Usd.of(0))
+    day, month = store.counted(account, now_ms, allowed.fee_ceiling.bps)
     daemon = _daemon(store, settings)
     wrong = troubles(store, settings, last, unfinished, running=daemon is not None, now_ms=now_ms)
     return {

@@ -31,6 +31,7 @@ class MessageKind(StrEnum):
     RAIL_GONE = "rail.gone"
     WALLET_LOW = "wallet.low"
     READINGS_UNKNOWN = "readings.unknown"
+    DIGEST = "digest"
     TEST = "topup.test"
 
     @property
@@ -54,6 +55,7 @@ _CATALOGUE: Final = {
     MessageKind.RAIL_GONE: (Tier.CRITICAL, "The seller has closed the way to pay."),
     MessageKind.WALLET_LOW: (Tier.CRITICAL, "The wallet does not hold what the next payment needs."),
     MessageKind.READINGS_UNKNOWN: (Tier.CRITICAL, "For long nothing believable was read of the account."),
+    MessageKind.DIGEST: (Tier.INFO, "A day or a week is over (`notify.digest`): what was bought, spent and used."),
     MessageKind.TEST: (Tier.INFO, "Somebody asked for a test: `topup notify test`."),
 }
 ALARMS: Final = (
@@ -63,6 +65,8 @@ ALARMS: Final = (
     MessageKind.WALLET_LOW,
     MessageKind.READINGS_UNKNOWN,
 )
+# What nobody is told who has not asked for it, and whoever has is told it however little urgent it is.
+ASKED_FOR: Final = frozenset({MessageKind.DIGEST, MessageKind.TEST})
 _OF_STATES: Final = {
     State.DONE: MessageKind.REFILLED,
     State.FAILED: MessageKind.FAILED,

@@ -39,6 +39,7 @@ class Note(StrEnum):
     SERVES = "serves"  # which account the daemon serves that took this ledger over last
     ALARM = "alarm:"  # and a kind of message: "1" while it holds
     TARGET = "target:"  # and a name: the last message that this target is not told, because it was not known then
+    DIGEST = "digest"  # the first day (UTC) that no digest has told of
     SEED = "seed"  # what tells this ledger from every other: drawn once, carried along by each copy
 
     def of(self, *parts: object) -> str:

@@ -38,12 +38,32 @@ class Outbox(Notes):
             number = self._tell(account, subject, kind, at_ms, data)
         return self._message(number)
 
-    def _tell(self, account: str, subject: str, kind: MessageKind, at_ms: int, data: Mapping[str, str]) -> int:
+    def digest(self, account: str, before: str, after: str, at_ms: int, data: Mapping[str, Any]) -> bool:
+        """Tell of the days from `before` up to `after`, exclusive; False where others are the first yet untold."""
+        kind = MessageKind.DIGEST
+        with self._db_errors(), database.transaction(self._db):
+            if self.told(account, Note.DIGEST) != before:
+                return False
+            self._say(account, Note.DIGEST, after, at_ms)
+            self._tell(account, kind.value, kind, at_ms, data)
+        return True
+
+    def _tell(self, account: str, subject: str, kind: MessageKind, at_ms: int, data: Mapping[str, Any]) -> int:
         """Store a message within the transaction of what it tells of."""
         self._db.execute("DELETE FROM message WHERE at_ms < ?", (at_ms - KEPT_MS,))
-        hidden = {name: self.hide(text) for name, text in data.items()}
-        body = json.dumps({"account": account, "subject": subject, **hidden})
+        body = json.dumps({"account": account, "subject": subject, **self._hidden(data)})
         return self._insert("message", account=account, subject=subject, kind=kind.value, at_ms=at_ms, body=body)
+
+    def _hidden(self, value: Any) -> Any:
+        """Return the same with our secrets masked in every text of it."""
+        match value:
+            case str():
+                return self.hide(value)
+            case Mapping():
+                return {name: self._hidden(inner) for name, inner in value.items()}
+            case list():
+                return [self._hidden(inner) for inner in value]
+        return value
 
     def follow(self, account: str, target: str, now_ms: int) -> None:
         """Begin to tell a target that was not known, from here on."""
