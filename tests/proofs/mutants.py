@@ -442,6 +442,14 @@ told-out-of-turn topup/ledger/outbox.py
 tests/app/test_telling.py::test_each_subject_in_its_order_and_everything_in_the_end
 -            "SELECT min(message.id) FROM message LEFT JOIN delivery ON delivery.message = message.id"
 +            "SELECT max(message.id) FROM message LEFT JOIN delivery ON delivery.message = message.id"
+a-dead-target-told-of-itself topup/app/delivery.py
+tests/app/test_dead_targets.py::test_the_others_are_told_that_a_target_is_dead_and_that_it_lives_again
+-        if of_itself or not listener.hears(message.kind):
++        if not listener.hears(message.kind):
+dead-targets-tell-of-each-other topup/ledger/outbox.py
+tests/app/test_dead_targets.py::test_targets_that_are_all_dead_tell_of_each_other_once
+-            if message.kind in OF_TARGETS or at_ms - last_ms < DAY_MS:
++            if at_ms - last_ms < DAY_MS:
 a-day-told-twice topup/ledger/outbox.py
 tests/app/test_digest.py::test_two_that_write_at_once_tell_it_once
 -            if self.told(account, Note.DIGEST) != before:

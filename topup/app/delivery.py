@@ -9,7 +9,7 @@ from topup.app.digest import Digests
 from topup.domain import events
 from topup.domain.credits import HOUR_MS
 from topup.domain.errors import TopupError
-from topup.domain.messages import ASKED_FOR, MessageKind, Tier
+from topup.domain.messages import ASKED_FOR, OF_TARGETS, MessageKind, Tier
 from topup.ports.account import Clock, Sink
 from topup.ports.outbox import Message, Outbox, Undelivered
 
@@ -115,7 +115,8 @@ class Courier:
                 await self._send(name, listener, message)
 
     async def _send(self, name: str, listener: Listener, message: Message) -> None:
-        if not listener.hears(message.kind):
+        of_itself = message.kind in OF_TARGETS and message.data.get("target") == name
+        if of_itself or not listener.hears(message.kind):
             self.outbox.pass_over(message, name, self._now())
             return
         until_ms = listener.quiet_until(message.kind.tier, self._now())
@@ -128,16 +129,24 @@ class Courier:
             self._not_taken(name, message, error)
         else:
             self.outbox.accepted(message, name, self._now())
+            self._dead(name, on=False, detail="it takes messages again")
 
     def _not_taken(self, name: str, message: Message, error: Undelivered) -> None:
-        now, tries = self._now(), self.outbox.tries(message, name) + 1
+        now, tries, why = self._now(), self.outbox.tries(message, name) + 1, str(error)
         if error.final or now - message.at_ms > PATIENCE_MS:
-            self.outbox.set_aside(message, name, now, str(error))
-            self.sink.emit(events.MessageSetAside(target=name, message=message.kind.value, detail=str(error)))
+            event = events.MessageSetAside(target=name, message=message.kind.value, detail=why)
+            self.outbox.set_aside(message, name, now, why, reason=event.name(), remedy=event.todo)
+            self.sink.emit(event)
             return
-        self.outbox.retry(message, name, now + min(FIRST_WAIT_MS * 2 ** min(tries - 1, 10), WAIT_MAX_MS), str(error))
-        if tries == DEAD_AFTER:
-            self.sink.emit(events.TargetFailed(target=name, detail=str(error), tries=tries))
+        self.outbox.retry(message, name, now + min(FIRST_WAIT_MS * 2 ** min(tries - 1, 10), WAIT_MAX_MS), why)
+        failed = events.TargetFailed(target=name, detail=why, tries=tries)
+        if tries >= DEAD_AFTER and self._dead(name, on=True, reason=failed.name(), detail=why, remedy=failed.todo):
+            self.sink.emit(failed)
+
+    def _dead(self, name: str, *, on: bool, **told: str) -> bool:
+        """Raise or end the alarm that a target is dead, which the others are told; return whether that is new."""
+        kind = MessageKind.TARGET_DEAD
+        return self.outbox.alarm(self.account, kind, self._now(), on=on, about=name, target=name, **told)
 
     def _now(self) -> int:
         return self.outbox.now_ms(self.clock.now_ms())
