@@ -295,7 +295,7 @@ class NotifySection(Section):
     webhook_secret_file: File | None = setting(None, "file that holds the webhook's secret: whsec_ and base64")
     webhook_tier: TierName = setting("info", "least urgent message that the webhook gets: info, warning, critical")
     heartbeat_url: Url | None = setting(
-        None, "is asked after each pass, as healthchecks.io wants it; its silence is the alarm", repr=False
+        None, "is asked after each pass and run, as healthchecks.io wants it; its silence is the alarm", repr=False
     )
     email_to: Many[Mailbox] = setting((), "who gets e-mails")
     email_from: Mailbox | None = setting(None, "as whom they are sent; the first of email_to where it is not set")
