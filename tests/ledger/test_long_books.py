@@ -27,7 +27,7 @@ from topup.accounting.forecast import network_cost
 from topup.accounting.formats import text
 from topup.accounting.formats.usage import By
 from topup.accounting.statement import Period, draw, refill
-from topup.commands.forecast import LOOKED_BACK
+from topup.app.reckoning import LOOKED_BACK
 from topup.commands.usage import usage_of
 from topup.domain.credits import DAY_MS
 from topup.ledger.rows import Broken

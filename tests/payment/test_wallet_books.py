@@ -28,8 +28,8 @@ from topup.accounting.formats import csv_journal, plaintext, tax, text
 from topup.accounting.journal import WALLET, Commodity, Entry, payment_lines, reversal, revert_lines
 from topup.accounting.statement import Period, Statement, draw
 from topup.app import assembly
+from topup.app.reckoning import statement_of
 from topup.app.settings import load
-from topup.commands.statement import statement_of
 from topup.domain.credits import DAY_MS
 from topup.domain.errors import ChainUnknown, SettingsError, SignerError, TopupError
 from topup.domain.events import CycleFailed, WalletUnchecked

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
-from tests.proofs import kill_handover
+from tests.proofs import kill_handover, kill_telling
 from tests.proofs.kill_worlds import IN_USDC, MPP, SPONSORED, X402, Forgetting, House, Life
 from tests.world import proxy
 from topup.domain.ways_out import CANCEL, RESOLVE
@@ -108,5 +108,6 @@ LIVES: Final[dict[str, Life]] = {
         ),
         Life("afterwards", "What ended is looked at until it is final.", early=True, refilled=True),
         *kill_handover.LIVES,
+        kill_telling.LIFE,
     )
 }

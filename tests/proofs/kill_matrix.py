@@ -33,8 +33,9 @@ from typing import Any, Final, NoReturn
 
 from tests.proofs import kill_worlds
 from tests.proofs.kill_lives import LIVES
+from tests.proofs.kill_telling import untold
 from tests.proofs.kill_worlds import CHILDREN, TEN, WIRE, House, Life, house_of, settle, until
-from tests.proofs.killed import FOREIGN, LATER, UNSIGNED, Cell
+from tests.proofs.killed import FOREIGN, LATER, TELL, UNSIGNED, Cell
 from tests.world import proxy
 from tests.world.stage import spent_in_books
 from topup.domain.lifecycle import State, TopUp
@@ -103,7 +104,7 @@ def wrongs(house: House) -> list[str]:
             found.append(f"the ledger's file is damaged: {damage}")
         if nonces := store._all("SELECT nonce FROM slot WHERE state = 'in_flight'"):
             found.append(f"{len(nonces)} nonces are still in flight")
-    return found + _unknown(house, topups)
+    return found + _unknown(house, topups) + (untold(house) if house.life.told else [])
 
 
 def _unknown(house: House, topups: Sequence[TopUp]) -> list[str]:
@@ -177,13 +178,14 @@ def cells(use: Iterable[dict[str, Any]]) -> list[Cell]:
             continue
         made[Cell(*at, "before")] = None
         made[Cell(*at, "after")] = None
-        if one["kind"] != FOREIGN or call in READS:
+        if one["kind"] not in (FOREIGN, TELL) or call in READS:
             continue
         if call not in WIRE:
             raise KeyError(f"{call} is neither in READS nor in WIRE")
         for answer in FAULT:
             made[Cell(*at, "after", answer)] = None
-            made[Cell(*at, "used", answer)] = None
+            if one["kind"] == FOREIGN:  # no step of a top-up follows from what somebody was told
+                made[Cell(*at, "used", answer)] = None
     return list(made)
 
 

@@ -20,11 +20,13 @@ from typing import Any, Final
 from tests import tools
 from tests.proofs.killed import ARMED, TRACE, Cell
 from tests.world import proxy
+from tests.world.receiver import Receiver, receiving
 from tests.world.served import TOPUP, Running, Served
 from tests.world.stage import moves
 from tests.world.tempo import buying
 from tests.world.warm import Forked
 from topup.accounting.journal import Commodity
+from topup.domain.messages import MessageKind
 from topup.sandbox import contracts, purchases, tempo_transfer, x402_seller
 from topup.sandbox.anvil import Anvil
 from topup.sandbox.gateway import Account, Conduct, Gateway
@@ -33,11 +35,13 @@ from topup.sandbox.world import World
 from topup.sandbox.x402_seller import X402Seller
 
 SEND: Final = "eth_sendRawTransaction"
+HOOK: Final = "/hook"
 # Where every other call goes on the wire: through which proxies, and what those look for; None: where the rail sells.
 WIRE: Final[dict[str, tuple[str, str | None]]] = {
     "api.charge": ("api", "/credits/coinbase"),
     "chain.send": ("rpc", SEND),
     "seller.post": ("api", None),
+    **{f"hook.{kind.value}": ("hook", HOOK) for kind in MessageKind},
 }
 # A life takes seconds, on a machine that is busy with other things minutes; after this it hangs.
 LIFE_S: Final = 900
@@ -255,6 +259,8 @@ class Life:
     wired: bool = False
     ground: Ground = COINBASE
     role: Role = REFILLS
+    # Somebody is told what happens, by a webhook.
+    told: bool = False
 
 
 @dataclass
@@ -269,6 +275,8 @@ class House(Served):
     # Where each provider listens, and the proxies before them and before the API.
     upstream: dict[str, str] = field(default_factory=dict)
     wires: dict[str, proxy.Proxy] = field(default_factory=dict)
+    # Who takes the webhooks.
+    receiver: Receiver = field(default_factory=Receiver)
 
     async def node(self, method: str, params: Any, honest: Callable[[], Any]) -> Any:
         """Take down what is sent to the chain's nodes, and let the life act on it."""
@@ -293,7 +301,9 @@ class House(Served):
         """Return the settings that lead topup to the world, through the proxies where there are any."""
         rpcs = [self.wires[name].url if name in self.wires else url for name, url in self.upstream.items()]
         api = self.wires["api"].url if "api" in self.wires else self.world.gateway.url
-        return {"api__url": api, self.life.ground.rpc_setting: ",".join(rpcs)}
+        hook = self.wires["hook"].url if "hook" in self.wires else self.receiver.url
+        told = {"notify__webhook_url": hook + HOOK} if self.life.told else {}
+        return {"api__url": api, self.life.ground.rpc_setting: ",".join(rpcs)} | told
 
     def launch(self, command: Sequence[str], **changes: str | None) -> Running:
         running = super().launch(command, **self.addresses(), **changes)
@@ -346,8 +356,11 @@ def house_of(life: Life, directory: Path, *, wired: bool) -> Iterator[House]:
             server = world.rpc if number == 0 else world.provider()
             server.intercept = made.node
             made.upstream[f"rpc{number}"] = server.url
+        if life.told:
+            made.receiver = stack.enter_context(receiving())
         if wired or life.wired:
-            for name, url in {"api": world.gateway.url, **made.upstream}.items():
+            hook = {"hook": made.receiver.url} if life.told else {}
+            for name, url in {"api": world.gateway.url, **made.upstream, **hook}.items():
                 made.wires[name] = stack.enter_context(proxy.Proxy(url))
         stack.callback(made.end)
         life.arrange(made)
@@ -375,15 +388,15 @@ def until(what: str, true: Callable[[], bool], running: Running) -> None:
         time.sleep(0.05)
 
 
-def settle(house: House, late: Iterable[proxy.Rule] = ()) -> None:
-    """Run the ordinary program until it has nothing to do; what is `late` arrives once it has asked something."""
+def settle(house: House, late: Iterable[proxy.Rule] = (), over: Callable[[Running], bool] = held) -> None:
+    """Run the ordinary program until it is over; what is `late` arrives once it has asked something."""
     asked, left = house.questions(), list(late)
     running = house.ordinary()
 
     def settled() -> bool:
         while left and house.questions() > asked:
             left.pop().release()
-        return held(running)
+        return over(running)
 
     until("settled", settled, running)
     code = running.stop(signal.SIGTERM)

@@ -5,7 +5,7 @@
 is `topup run`, and notes each call of a port in FOLDER/trace. At CELL it dies of SIGKILL; "-" lets it live. Two things
 are watched, so that no new step can be missed: every transaction that the ledger commits, whichever method commits it,
 and every call of the ports behind which foreign things are: api, chain, tokens and signer, as `topup.app.connections`
-joins them, and every question to a seller that is not the api's own.
+joins them, every question to a seller that is not the api's own, and every message that a webhook is given.
 The shipped program knows nothing of this.
 """
 
@@ -34,7 +34,7 @@ ANY: Final = "any"
 LATER: Final = "later"
 # Until here nothing is signed; what is particular about most lives comes later.
 UNSIGNED: Final = frozenset({"start", "begin1", "ask1", "answered1", "proven1"})
-COMMIT, FOREIGN, SIGN = "commit", "foreign", "sign"
+COMMIT, FOREIGN, SIGN, TELL = "commit", "foreign", "sign", "tell"
 # Within a call that is watched already: what it asks over HTTP is its own affair.
 INSIDE: Final = ContextVar("inside", default=False)
 
@@ -129,6 +129,7 @@ def watch_store(course: Course) -> None:
     """Watch every transaction of the ledger, by the name of the method that commits it."""
     from topup.domain.lifecycle import TopUp
     from topup.ledger import database, store
+    from topup.ports.outbox import Message
 
     honest = database.transaction
 
@@ -146,7 +147,9 @@ def watch_store(course: Course) -> None:
         @functools.wraps(method)
         def called(*given: Any, **options: Any) -> Any:
             earlier = course.commits
-            course.methods.append(name)
+            # Messages are told beside the top-up: of them it is not the phase that says which one it is.
+            told_of = [f"{name}-{one.kind.value}" for one in given[1:2] if isinstance(one, Message)]
+            course.methods.append(told_of[0] if told_of else name)
             try:
                 told = method(*given, **options)
             finally:
@@ -198,6 +201,22 @@ def watch_sellers(course: Course) -> None:
     setattr(Exchange, "ask", asked)  # noqa: B010 - for the type checker a method is no variable
 
 
+def watch_targets(course: Course) -> None:
+    """Watch what a webhook is given, by the kind of message; it is looked for what there is to tell every second."""
+    from topup.app import delivery
+    from topup.wire.webhook import Webhook
+
+    delivery.LOOK_S, delivery.FIRST_WAIT_MS = 1, 1000  # type: ignore[misc]
+    honest = Webhook.send
+
+    @functools.wraps(honest)
+    async def sent(webhook: Webhook, name: str, at_s: int, document: Any) -> None:
+        with course.call(f"hook.{document['type']}", TELL):
+            await honest(webhook, name, at_s, document)
+
+    setattr(Webhook, "send", sent)  # noqa: B010 - for the type checker a method is no variable
+
+
 def _watched(make: Callable[..., Any], port: type, name: str, course: Course) -> Callable[..., Any]:
     seen: set[type] = set()
 
@@ -226,6 +245,7 @@ def main() -> None:
     watch_store(course)
     watch_ports(course)
     watch_sellers(course)
+    watch_targets(course)
     sys.argv = ["topup", *words]
     cli.main()
 

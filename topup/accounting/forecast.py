@@ -163,6 +163,15 @@ class Forecast:
     held: Held | None
 
     @property
+    def usual_day(self) -> Fraction | None:
+        """Return what a usual day uses, in dollars; None while no usual pace is known."""
+        return mean(self.pace.likely) if self.pace is not None else None
+
+    def moment_ms(self, hours: Decimal | None) -> int | None:
+        """Return when so many hours after the newest reading will be over; None for None."""
+        return self.reading.at_ms + int(hours * HOUR_MS) if self.reading is not None and hours is not None else None
+
+    @property
     def bands(self) -> list[Band]:
         """Return what may be left in the week after the newest reading; none while no usual pace is known."""
         if self.reading is None or self.pace is None:

@@ -295,7 +295,7 @@ class NotifySection(Section):
     webhook_secret_file: File | None = setting(None, "file that holds the webhook's secret: whsec_ and base64")
     webhook_tier: TierName = setting("info", "least urgent message that the webhook gets: info, warning, critical")
     heartbeat_url: Url | None = setting(
-        None, "is asked after each pass, as healthchecks.io wants it; its silence is the alarm", repr=False
+        None, "is asked after each pass and run, as healthchecks.io wants it; its silence is the alarm", repr=False
     )
     email_to: Many[Mailbox] = setting((), "who gets e-mails")
     email_from: Mailbox | None = setting(None, "as whom they are sent; the first of email_to where it is not set")
@@ -310,6 +310,10 @@ class NotifySection(Section):
     quiet_hours: QuietHours | None = setting(
         None, "hours of the day, in UTC, in which only critical messages are told, such as 22-7"
     )
+    digest: Literal["off", "daily", "weekly"] = setting(
+        "off", "how often every target is told what was bought, spent and used; weekly on Monday"
+    )
+    digest_hour: int = setting(8, "from which hour of the day on, in UTC", ge=0, le=23)
 
 
 class LogSection(Section):

@@ -5,7 +5,6 @@ from topup.app.assembly import limits
 from topup.app.settings import Settings
 from topup.app.troubles import troubles
 from topup.domain.credits import DAY_MS, Runway, burn_usd_per_hour, runway
-from topup.domain.money import Usd
 from topup.domain.notes import DAEMON, Note
 from topup.ledger.store import SqliteStore
 
@@ -18,11 +17,7 @@ def standing(store: SqliteStore, settings: Settings, now_ms: int) -> Standing:
     last = store.last_reading(account)
     burn = burn_usd_per_hour(store.readings(account, now_ms - DAY_MS))
     unfinished, control, daemon = store.open_topup(account), store.control(account), _daemon(store, settings)
-    past = store.past(account, now_ms - 30 * DAY_MS, allowed.fee_ceiling.bps)
-
-    def spent(since_ms: int, cap: Usd) -> Spent:
-        counted = sum((p.spent for p in past if p.decided_ms > since_ms), Usd.of(0))
-        return Spent(counted, cap, store.left_wallet(account, since_ms))
+    day, month = store.counted(account, now_ms, allowed.fee_ceiling.bps)
 
     return Standing(
         account=account,
@@ -35,8 +30,8 @@ def standing(store: SqliteStore, settings: Settings, now_ms: int) -> Standing:
         floor=allowed.floor,
         burn=burn,
         runway=runway(last.balance, allowed.floor, burn) if last is not None else Runway(None, None),
-        day=spent(now_ms - DAY_MS, allowed.cap_24h),
-        month=spent(now_ms - 30 * DAY_MS, allowed.cap_30d),
+        day=Spent(day, allowed.cap_24h, store.left_wallet(account, now_ms - DAY_MS)),
+        month=Spent(month, allowed.cap_30d, store.left_wallet(account, now_ms - 30 * DAY_MS)),
         unfinished=unfinished,
         latest=tuple(store.latest(account, LATEST)),
         daemon=daemon,

@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from topup.app.delivery import Courier, Listener
+from topup.app.digest import Digests
 from topup.app.settings import Settings, secret
 from topup.domain.errors import TopupError
 from topup.domain.messages import Tier
+from topup.ledger.store import SqliteStore
 from topup.ports.account import Clock, Sink
-from topup.ports.outbox import Outbox
 from topup.wire.apprise import Apprise
 from topup.wire.email import Email
 from topup.wire.webhook import Webhook, secret_of
@@ -49,15 +50,19 @@ def _email(settings: Settings) -> Email:
 
 
 @asynccontextmanager
-async def telling(settings: Settings, outbox: Outbox, clock: Clock, sink: Sink) -> AsyncIterator[Courier]:
+async def telling(settings: Settings, store: SqliteStore, clock: Clock, sink: Sink) -> AsyncIterator[Courier]:
     """Give the courier of these settings, let it tell the last messages in the end, and close it."""
-    courier = Courier(outbox, targets(settings), settings.account, clock, sink)
+    listeners, digests = targets(settings), Digests(settings, store, clock)
+    wanted = settings.notify.digest != "off" and bool(listeners)
+    courier = Courier(store, listeners, settings.account, clock, sink, digests if wanted else None)
     with contextlib.suppress(TopupError):
         courier.follow()
+        if not wanted:
+            digests.forget()
     try:
         yield courier
     finally:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_S):
-                await courier.deliver()
+                await courier.deliver(last=True)
         await courier.close()

@@ -6,7 +6,7 @@ from typing import Final
 from topup.accounting.standing import Trouble
 from topup.app.assembly import rails_before
 from topup.app.hosts import CLOSED_REMEDY, closed
-from topup.app.settings import Settings
+from topup.app.settings import Settings, secret_file
 from topup.domain.credits import Reading
 from topup.domain.lifecycle import State, TopUp
 from topup.domain.moments import span
@@ -15,6 +15,7 @@ from topup.domain.notes import Note
 from topup.domain.policy import Why
 from topup.ledger.store import SqliteStore
 
+APPRISE: Final = "notify.apprise_file"
 # A reading that is older than so many of the longest waits between two has been missed.
 MISSED: Final = 3
 STUCK: Final = {
@@ -45,6 +46,18 @@ def troubles(
         if store.told(settings.account, note) == "1":
             since = span((now_ms - store.told_at(settings.account, note)) // 1000)
             yield Trouble(note.value, f"for {since} {what}", "`topup doctor` says which provider, price or wallet")
+    yield from _deaf(store, settings, now_ms)
+
+
+def _deaf(store: SqliteStore, settings: Settings, now_ms: int) -> Iterator[Trouble]:
+    """Yield the targets that take no messages, of those that are still set."""
+    told = settings.notify
+    heard = {"webhook": told.webhook_url, "email": told.email_to, "apprise": secret_file(settings, APPRISE)}
+    for target, at_ms in store.dead(settings.account).items():
+        if heard.get(target):
+            since = span((now_ms - at_ms) // 1000)
+            detail = f"{target} takes no messages, said {since} ago"
+            yield Trouble("target_dead", detail, "`topup notify test` says why")
 
 
 def _reading(settings: Settings, last: Reading | None, now_ms: int) -> Iterator[Trouble]:

@@ -1,22 +1,19 @@
 """How does a forecast read? From the ledger alone, as a document for programs and as lines for a terminal."""
 
 from collections.abc import Sequence
-from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
 
 from topup.accounting import forecast as ahead
+from topup.app.reckoning import forecast_of
 from topup.commands.answer import Answer, labelled, shown
 from topup.commands.start import read_ledger
-from topup.domain.credits import DAY_MS, HOUR_MS, USUAL_DAYS_MIN, Runway
+from topup.domain.credits import DAY_MS, USUAL_DAYS_MIN, Runway
 from topup.domain.errors import Exit
 from topup.domain.moments import moment
-from topup.domain.money import Usd, Wei, plain
+from topup.domain.money import Usd, plain
 from topup.domain.policy import Limits
-from topup.ledger.store import SqliteStore
 
-# A forecast looks for the newest payments, and for the newest look at the wallet, among so many top-ups.
-LOOKED_BACK: Final = 50
 ENDS: Final = (("usually", "usual_floor_ms"), ("busy", "busy_floor_ms"))
 # Beyond it there is no calendar to name a day by.
 FAR_MS: Final = 253_370_764_800_000
@@ -31,19 +28,6 @@ def answer() -> Answer:
     forecast = forecast_of(store, settings.account, allowed, ceilings(settings).reserve, now_ms)
     document = forecast_document(forecast, settings.account, allowed, now_ms)
     return Answer(document, forecast_lines(document), Exit.OK)
-
-
-def forecast_of(store: SqliteStore, account: str, limits: Limits, reserve: Wei, now_ms: int) -> ahead.Forecast:
-    """Look ahead from the newest reading, from the ledger alone; `reserve` is what the wallet keeps."""
-    last = store.last_reading(account)
-    return ahead.draw(
-        store.readings(account, ahead.since(last.at_ms)) if last is not None else [],
-        limits,
-        past=store.past(account, now_ms - 30 * DAY_MS, limits.fee_ceiling.bps),
-        entries=store.newest(account, LOOKED_BACK),
-        wallet=ahead.wallet_forecast(store.latest(account, LOOKED_BACK), ahead.refill_amount(limits), reserve),
-        now_ms=now_ms,
-    )
 
 
 def forecast_document(forecast: ahead.Forecast, account: str, limits: Limits, now_ms: int) -> dict[str, Any]:
@@ -84,8 +68,8 @@ def forecast_document(forecast: ahead.Forecast, account: str, limits: Limits, no
             "spare_eth": plain(funding.spare.eth),
             "refill_eth": plain(funding.refill.eth),
             "refills": funding.refills,
-            "usual_floor_ms": _when(start, forecast.covered.to_floor_h),
-            "busy_floor_ms": _when(start, forecast.covered_busy.to_floor_h),
+            "usual_floor_ms": forecast.moment_ms(forecast.covered.to_floor_h),
+            "busy_floor_ms": forecast.moment_ms(forecast.covered_busy.to_floor_h),
         }
         if funding is not None
         else None,
@@ -191,7 +175,3 @@ def _left(document: dict[str, Any]) -> str:
 
 def _a_day(days: Sequence[Fraction]) -> Usd:
     return ahead.rounded(sum(days, Fraction(0)) / len(days))
-
-
-def _when(start_ms: int, hours: Decimal | None) -> int | None:
-    return start_ms + int(hours * HOUR_MS) if hours is not None else None

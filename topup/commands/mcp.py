@@ -13,6 +13,7 @@ from topup import __version__
 from topup.accounting.formats import usage as written
 from topup.accounting.formats.usage import By
 from topup.app.assembly import ceilings, limits
+from topup.app.reckoning import forecast_of
 from topup.app.settings import Settings
 from topup.app.standing import standing
 from topup.app.verdict import verdict
@@ -82,7 +83,7 @@ class Tools:
 
         def ahead(store: SqliteStore, now_ms: int) -> dict[str, Any]:
             settings, allowed = self._settings, limits(self._settings)
-            seen = forecast.forecast_of(store, settings.account, allowed, ceilings(settings).reserve, now_ms)
+            seen = forecast_of(store, settings.account, allowed, ceilings(settings).reserve, now_ms)
             return forecast.forecast_document(seen, settings.account, allowed, now_ms)
 
         return self._told(ahead)

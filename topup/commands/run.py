@@ -59,6 +59,8 @@ async def _served(settings: Settings) -> Exit:
         async with opened(settings, store, sink, clock) as connections, telling(settings, store, clock, log) as courier:
             for mended in store.mended:
                 warn(f"topup: {mended}")
+            if settings.notify.digest != "off" and not courier.targets:
+                warn(f"topup: notify.digest is {settings.notify.digest}, and [notify] names nobody who would get it")
             cycle = connections.cycle
             store.say("", Note.SERVES, settings.account, store.now_ms(clock.now_ms()))
             _say_how_it_starts(settings, connections.paying, sink)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from topup.accounting.formats import csv_journal, html, plaintext, tax, text
-from topup.accounting.statement import Period, Statement, draw
+from topup.accounting.statement import Period, Statement
+from topup.app.reckoning import statement_of
 from topup.app.settings import Settings
 from topup.commands.answer import Answer
 from topup.commands.start import read_ledger
@@ -38,7 +39,7 @@ def answer(days: tuple[str | None, str | None, str | None], form: str, page: Pat
 
 def _page(settings: Settings, store: SqliteStore, statement: Statement, now_ms: int) -> str:
     from topup.app.assembly import ceilings, limits
-    from topup.commands.forecast import forecast_of
+    from topup.app.reckoning import forecast_of
     from topup.commands.usage import spend_of
 
     spend = spend_of(store, settings.account, statement.period, settings.labels)
@@ -69,25 +70,3 @@ def period_of(month: str | None, first: str | None, last: str | None, now_ms: in
             "--from and --to belong together", remedy="give both, such as --from 2026-11-01 --to 2026-11-15"
         )
     return Period.days(first, last)
-
-
-def statement_of(store: SqliteStore, account: str, period: Period, now_ms: int) -> Statement:
-    """Draw up the statement of a period, from the ledger alone."""
-    readings = [r for r in store.readings(account, period.first_ms) if r.at_ms < period.end_ms]
-    last = readings[-1] if readings else None
-    carried, entries = store.within(account, period.first_ms, period.end_ms)
-    wallet = [
-        (at, store.wallet_booked(account, at.commodity, at.block))
-        for at in store.balance_assertions(account, period.end_ms)
-    ]
-    return draw(
-        account,
-        period,
-        entries,
-        carried=carried,
-        wallet=wallet,
-        wallets=store.wallets(account, period.first_ms, period.end_ms),
-        reading=last,
-        head=store.head(),
-        now_ms=now_ms,
-    )

@@ -16,9 +16,10 @@ from topup.accounting.journal import CREDITS, Entry
 from topup.accounting.provider_check import Books
 from topup.accounting.statement import Period, Refill, refill
 from topup.accounting.usage import REMEMBERED_DAYS, Used, days, holes, labelled, ranked, shares
+from topup.app.reckoning import statement_of
 from topup.commands.answer import Answer
 from topup.commands.start import read_ledger
-from topup.commands.statement import period_of, statement_of
+from topup.commands.statement import period_of
 from topup.domain.credits import DAY_MS
 from topup.domain.errors import Exit
 from topup.domain.moments import utc_day

@@ -17,6 +17,7 @@ from topup.app import assembly, signals
 from topup.app.alarms import Alarms
 from topup.app.connections import opened
 from topup.app.daemon import PASSING, outcome_exit
+from topup.app.run_beat import RunBeat
 from topup.app.settings import Settings
 from topup.app.telling import telling
 from topup.commands.status import topup_document
@@ -115,12 +116,25 @@ class Once:
         self._young_s = assembly.pace(settings).young_s
         self._began_ms = clock.monotonic_ms()
         self._stop = asyncio.Event()
+        self._beat = RunBeat(settings.notify.heartbeat_url, clock)
         # The wish's number, once it is in the ledger.
         self._number: int | None = None
         self._warned: set[str] = set()
 
     async def run(self) -> Ending:
-        """Have the wish fulfilled by whoever holds the ledger; an error's code says whether money may have moved."""
+        """Have the wish fulfilled by whoever holds the ledger; an error's code says whether money may have moved.
+
+        The heartbeat hears of it where no other process holds the ledger: beside a daemon it is the daemon's.
+        """
+        try:
+            ending = await self._fulfilled()
+        except Exception as error:
+            await self._beat.fail(error, self._settings.state_dir)
+            raise
+        await self._beat.end(ending.code)
+        return ending
+
+    async def _fulfilled(self) -> Ending:
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
@@ -316,6 +330,7 @@ class Once:
 
     async def _holding(self, store: SqliteStore) -> Ending:
         """Act on the wish: nobody else can, as long as this process holds the ledger."""
+        self._beat.begin()
         sink = Alarms(self._sink, store, self._account, self._clock)
         async with (
             opened(self._settings, store, sink, self._clock) as connections,

@@ -31,6 +31,9 @@ class MessageKind(StrEnum):
     RAIL_GONE = "rail.gone"
     WALLET_LOW = "wallet.low"
     READINGS_UNKNOWN = "readings.unknown"
+    TARGET_DEAD = "target.dead"
+    SET_ASIDE = "message.set_aside"
+    DIGEST = "digest"
     TEST = "topup.test"
 
     @property
@@ -54,6 +57,9 @@ _CATALOGUE: Final = {
     MessageKind.RAIL_GONE: (Tier.CRITICAL, "The seller has closed the way to pay."),
     MessageKind.WALLET_LOW: (Tier.CRITICAL, "The wallet does not hold what the next payment needs."),
     MessageKind.READINGS_UNKNOWN: (Tier.CRITICAL, "For long nothing believable was read of the account."),
+    MessageKind.TARGET_DEAD: (Tier.WARNING, "Another target takes no messages: `target` names it."),
+    MessageKind.SET_ASIDE: (Tier.WARNING, "Another target will never get a message, or several within a day."),
+    MessageKind.DIGEST: (Tier.INFO, "A day or a week is over (`notify.digest`): what was bought, spent and used."),
     MessageKind.TEST: (Tier.INFO, "Somebody asked for a test: `topup notify test`."),
 }
 ALARMS: Final = (
@@ -62,7 +68,12 @@ ALARMS: Final = (
     MessageKind.RAIL_GONE,
     MessageKind.WALLET_LOW,
     MessageKind.READINGS_UNKNOWN,
+    MessageKind.TARGET_DEAD,
 )
+# What is told of a target to the others: never to itself, and nothing follows where that is not taken either.
+OF_TARGETS: Final = frozenset({MessageKind.TARGET_DEAD, MessageKind.SET_ASIDE})
+# What nobody is told who has not asked for it, and whoever has is told it however little urgent it is.
+ASKED_FOR: Final = frozenset({MessageKind.DIGEST, MessageKind.TEST})
 _OF_STATES: Final = {
     State.DONE: MessageKind.REFILLED,
     State.FAILED: MessageKind.FAILED,

@@ -37,8 +37,10 @@ class Note(StrEnum):
     UNSEEN = "unseen"  # "1" since what is out could not be looked at, "0" since it could
     LEAPT = "leapt"  # how much time was last found to have gone by that no process lived through, in ms
     SERVES = "serves"  # which account the daemon serves that took this ledger over last
-    ALARM = "alarm:"  # and a kind of message: "1" while it holds
+    ALARM = "alarm:"  # and a kind of message, and whom it is about where there are several: "1" while it holds
+    SET_ASIDE = "set_aside:"  # and a target: its time is when others were last told what this one will never be
     TARGET = "target:"  # and a name: the last message that this target is not told, because it was not known then
+    DIGEST = "digest"  # the first day (UTC) that no digest has told of
     SEED = "seed"  # what tells this ledger from every other: drawn once, carried along by each copy
 
     def of(self, *parts: object) -> str:

@@ -72,10 +72,12 @@ class Journal(Outbox):
             finally:
                 self._db.rollback()
 
-    def left_wallet(self, account: str, since_ms: int) -> dict[Commodity, int]:
+    def left_wallet(self, account: str, since_ms: int, end_ms: int | None = None) -> dict[Commodity, int]:
         """Return what top-ups have taken out of the wallet since then, fees included, in units of each commodity."""
-        where = "entry.at_ms >= ? AND entry.topup IS NOT NULL AND line.account = ? AND line.commodity = ?"
-        sums = {name: -self._sum(where, account, since_ms, WALLET, name.value) for name in (Commodity.ETH, *TOKENS)}
+        until = "(? IS NULL OR entry.at_ms < ?) AND entry.topup IS NOT NULL"
+        where, when = f"entry.at_ms >= ? AND {until} AND line.account = ? AND line.commodity = ?", (end_ms, end_ms)
+        each = (Commodity.ETH, *TOKENS)
+        sums = {name: -self._sum(where, account, since_ms, *when, WALLET, name.value) for name in each}
         return {name: units for name, units in sums.items() if units}
 
     def by_topup(self, account: str, end_ms: int) -> Iterator[list[Entry]]:

@@ -8,29 +8,44 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from topup.domain.credits import DAY_MS, HOUR_MS
 from topup.domain.json_document import read
-from topup.domain.messages import MessageKind
+from topup.domain.messages import OF_TARGETS, MessageKind
 from topup.domain.notes import Note
 from topup.ledger import database
 from topup.ledger.notes import Notes
 from topup.ports.outbox import Message
 
 # What is older than this has been delivered, or set aside, long ago.
-KEPT_MS: Final = 30 * 86_400_000
+KEPT_MS: Final = 30 * DAY_MS
+DELIVER: Final = "INSERT OR REPLACE INTO delivery VALUES (?,?,?,?,?,?)"
 
 
 class Outbox(Notes):
     """Messages and their deliveries."""
 
-    def alarm(self, account: str, kind: MessageKind, at_ms: int, *, on: bool, **data: str) -> bool:
-        """Raise or end an alarm, and tell of it where it was not so before; both in one transaction."""
-        name = Note.ALARM.of(kind.value)
+    def alarm(self, account: str, kind: MessageKind, at_ms: int, *, on: bool, about: str = "", **data: str) -> bool:
+        """Raise or end an alarm, and tell of it where it was not so before; both in one transaction.
+
+        `about` is which of several it holds for: one that comes and goes raises it once an hour at most.
+        """
+        subject = f"{kind.value}:{about}" if about else kind.value
+        name = Note.ALARM.of(subject)
         if (self.told(account, name) == "1") is on:
             return False  # as at almost every event, which then takes no lock; only the ledger's writer changes it
+        if on and about and at_ms - self.told_at(account, name) < HOUR_MS:
+            return False
         with self._db_errors(), database.transaction(self._db):
             self._say(account, name, str(int(on)), at_ms)
-            self._tell(account, kind.value, kind, at_ms, {"state": "firing" if on else "resolved", **data})
+            self._tell(account, subject, kind, at_ms, {"state": "firing" if on else "resolved", **data})
         return True
+
+    def dead(self, account: str) -> dict[str, int]:
+        """Return which targets take nothing, and since when that was said."""
+        begin = Note.ALARM.of(f"{MessageKind.TARGET_DEAD.value}:")
+        sql = "SELECT name, at_ms FROM control WHERE account = ? AND value = '1' AND substr(name, 1, ?) = ?"
+        rows = self._all(sql, account, len(begin), begin)
+        return {row["name"].removeprefix(begin): row["at_ms"] for row in rows}
 
     def tell(self, account: str, subject: str, kind: MessageKind, at_ms: int, **data: str) -> Message:
         """Store a message that is no part of anything else."""
@@ -38,12 +53,32 @@ class Outbox(Notes):
             number = self._tell(account, subject, kind, at_ms, data)
         return self._message(number)
 
-    def _tell(self, account: str, subject: str, kind: MessageKind, at_ms: int, data: Mapping[str, str]) -> int:
+    def digest(self, account: str, before: str, after: str, at_ms: int, data: Mapping[str, Any]) -> bool:
+        """Tell of the days from `before` up to `after`, exclusive; False where others are the first yet untold."""
+        kind = MessageKind.DIGEST
+        with self._db_errors(), database.transaction(self._db):
+            if self.told(account, Note.DIGEST) != before:
+                return False
+            self._say(account, Note.DIGEST, after, at_ms)
+            self._tell(account, kind.value, kind, at_ms, data)
+        return True
+
+    def _tell(self, account: str, subject: str, kind: MessageKind, at_ms: int, data: Mapping[str, Any]) -> int:
         """Store a message within the transaction of what it tells of."""
         self._db.execute("DELETE FROM message WHERE at_ms < ?", (at_ms - KEPT_MS,))
-        hidden = {name: self.hide(text) for name, text in data.items()}
-        body = json.dumps({"account": account, "subject": subject, **hidden})
+        body = json.dumps({"account": account, "subject": subject, **self._hidden(data)})
         return self._insert("message", account=account, subject=subject, kind=kind.value, at_ms=at_ms, body=body)
+
+    def _hidden(self, value: Any) -> Any:
+        """Return the same with our secrets masked in every text of it."""
+        match value:
+            case str():
+                return self.hide(value)
+            case Mapping():
+                return {name: self._hidden(inner) for name, inner in value.items()}
+            case list():
+                return [self._hidden(inner) for inner in value]
+        return value
 
     def follow(self, account: str, target: str, now_ms: int) -> None:
         """Begin to tell a target that was not known, from here on."""
@@ -88,10 +123,22 @@ class Outbox(Notes):
         """Store that a target does not want to hear this."""
         self._deliver(message, target, 0, ended_ms=at_ms, outcome="not wanted")
 
-    def set_aside(self, message: Message, target: str, at_ms: int, why: str) -> None:
-        """Store that a message will not be delivered any more, and why."""
-        said = f"aside: {self.hide(why)}"
-        self._deliver(message, target, self.tries(message, target) + 1, ended_ms=at_ms, outcome=said)
+    def set_aside(self, message: Message, target: str, at_ms: int, why: str, **told: str) -> None:
+        """Store that a message will not be delivered any more, and why; and tell it to the others, once a day at most.
+
+        Nothing follows where the message itself was about a target, or two that are dead would tell of each other.
+        """
+        account, name, kind = message.data["account"], Note.SET_ASIDE.of(target), MessageKind.SET_ASIDE
+        last_ms = self.told_at(account, name)
+        with self._db_errors(), database.transaction(self._db):
+            tries, said = self.tries(message, target) + 1, f"aside: {self.hide(why)}"
+            self._db.execute(DELIVER, (message.number, target, tries, None, at_ms, said))
+            if message.kind in OF_TARGETS or at_ms - last_ms < DAY_MS:
+                return
+            counted = "SELECT count(*) FROM delivery WHERE target = ? AND ended_ms > ? AND outcome LIKE 'aside:%'"
+            more = {"target": target, "message": message.kind.value, "messages": self._one(counted, target, last_ms)[0]}
+            self._say(account, name, "1", at_ms)
+            self._tell(account, f"{kind.value}:{target}", kind, at_ms, {**more, "detail": why, **told})
 
     def deliveries(self, account: str) -> list[dict[str, Any]]:
         """Return what became of the messages to each target, newest first."""
@@ -111,9 +158,8 @@ class Outbox(Notes):
         next_ms: int | None = None,
         ended_ms: int | None = None,
     ) -> None:
-        sql = "INSERT OR REPLACE INTO delivery VALUES (?,?,?,?,?,?)"
         with self._db_errors(), database.transaction(self._db):
-            self._db.execute(sql, (message.number, target, tries, next_ms, ended_ms, outcome))
+            self._db.execute(DELIVER, (message.number, target, tries, next_ms, ended_ms, outcome))
 
     def _message(self, number: int) -> Message:
         row = self._one("SELECT * FROM message WHERE id = ?", number)

@@ -1,5 +1,6 @@
 """What counts against the caps? Earlier top-ups as the policy sees them, from the ledger."""
 
+from topup.domain.credits import DAY_MS
 from topup.domain.lifecycle import NO_TOKENS, TERMINAL, Kind, State
 from topup.domain.money import Bps, Usd, Usdc, Wei
 from topup.domain.policy import Past
@@ -52,6 +53,12 @@ class Spending(Ledger):
         past += self._written_off(account, since_ms, fee_bps)
         past.sort(key=lambda p: p.decided_ms)
         return past
+
+    def counted(self, account: str, now_ms: int, fee_bps: int) -> tuple[Usd, Usd]:
+        """Return what counts against the caps of 24 hours and of 30 days."""
+        past = self.past(account, now_ms - 30 * DAY_MS, fee_bps)
+        day = sum((p.spent for p in past if p.decided_ms > now_ms - DAY_MS), Usd.of(0))
+        return day, sum((p.spent for p in past), Usd.of(0))
 
     def _written_off(self, account: str, since_ms: int, fee_bps: int) -> list[Past]:
         """Return charges whose payment left and that are proven dead or attested unpaid, each at its last sending."""

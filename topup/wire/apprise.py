@@ -7,6 +7,7 @@ from typing import Any, Final
 from topup.domain.errors import SettingsError
 from topup.domain.messages import MessageKind, Tier
 from topup.ports.outbox import Undelivered
+from topup.wire import wording
 from topup.wire.aside import Aside
 
 EXTRA: Final = "install topup[apprise], by the way topup came: pip, pipx or uv"
@@ -43,12 +44,9 @@ class Apprise:
     async def send(self, name: str, at_s: int, document: Mapping[str, Any]) -> None:
         """Tell every service; raise `Undelivered` where one has not taken it: all are then told again."""
         del name, at_s
-        data = document["data"]
         kind = MessageKind(document["type"])
         levels = {Tier.INFO: self._kinds.INFO, Tier.WARNING: self._kinds.WARNING, Tier.CRITICAL: self._kinds.FAILURE}
-        over = " is over" if data.get("state") == "resolved" else ""
-        body = "\n".join(f"{key}: {value}" for key, value in data.items() if value)
-        title = f"topup: {data['account']}: {kind.value}{over}"
+        title, body = wording.title(document), "\n".join(wording.lines(document))
         try:
             told = await self._aside.run(partial(self._services.notify, body, title, levels[kind.tier]), ALL_S)
         except Exception as error:  # noqa: BLE001 - its plugins raise what they like, and may quote a secret

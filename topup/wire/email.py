@@ -1,6 +1,5 @@
 """How is a message sent as an e-mail? Over SMTP to one relay, encrypted unless that is switched off."""
 
-import json
 import smtplib
 import ssl
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from functools import partial
 from typing import Any, Final, Literal
 
 from topup.ports.outbox import Undelivered
+from topup.wire import wording
 from topup.wire.aside import Aside
 from topup.wire.clean import clean
 
@@ -55,13 +55,12 @@ class Email:
             raise Undelivered(f"the relay did not take it: {type(error).__name__}") from None
 
     def _mail(self, name: str, at_s: int, document: Mapping[str, Any]) -> EmailMessage:
-        data = document["data"]
         mail = EmailMessage()
-        mail["Subject"] = f"topup: {data['account']}: {document['type']}{' is over' if _over(data) else ''}"
+        mail["Subject"] = wording.title(document)
         mail["From"], mail["To"], mail["Date"] = self.sender, ", ".join(self.to), formatdate(at_s)
         mail["Message-ID"] = f"<{name}@topup.invalid>"  # the same each time: a mail program shows it once
         mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody answers it by a machine
-        mail.set_content("\n".join(f"{key}: {_text(value)}" for key, value in data.items()) + "\n")
+        mail.set_content("\n".join(wording.lines(document)) + "\n")
         return mail
 
     def _deliver(self, mail: EmailMessage) -> None:
@@ -77,11 +76,3 @@ class Email:
             if self.user:
                 relay.login(self.user, self.password)
             relay.send_message(mail)
-
-
-def _over(data: Mapping[str, Any]) -> bool:
-    return data.get("state") == "resolved"
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -31,6 +31,8 @@ class Heartbeat:
         self._run = str(uuid.uuid4())
         self._well_ms: int | None = None
         self._skips = False
+        # One after the other, so that none is heard before what was said first.
+        self._turn = asyncio.Lock()
 
     def began(self) -> None:
         """Say that a pass begins, unless it was well a moment ago."""
@@ -46,11 +48,12 @@ class Heartbeat:
         self._well_ms = (self._well_ms if self._skips else self._clock.monotonic_ms()) if well else None
 
     async def left(self, code: int) -> None:
-        """Say with which exit code the process leaves, and wait until that is said or cannot be."""
+        """Say with which exit code the process leaves, and wait until all is said or cannot be."""
         self._put(str(code))
         while not self._queue.empty():
             await self._ping(self._queue.get_nowait())
-        await self._client.close()
+        async with self._turn:  # what `run` has in hand comes first
+            await self._client.close()
 
     async def run(self) -> None:
         """Send what there is to send, until cancelled."""
@@ -66,13 +69,14 @@ class Heartbeat:
         what, _, run = said.partition("?")
         path = f"{self._url.path.rstrip('/')}/{what}" if what else self._url.path
         query = f"{self._url.query}&rid={run}" if self._url.query else f"rid={run}"
-        with contextlib.suppress(NoAnswer):
-            await self._client.ask(
-                "GET",
-                urlunsplit(self._url._replace(path=path, query=query)),
-                who="the heartbeat",
-                headers={},
-                body=None,
-                timeout_s=TIMEOUT_S,
-                bytes_max=ANSWER_BYTES_MAX,
-            )
+        async with self._turn:
+            with contextlib.suppress(NoAnswer):
+                await self._client.ask(
+                    "GET",
+                    urlunsplit(self._url._replace(path=path, query=query)),
+                    who="the heartbeat",
+                    headers={},
+                    body=None,
+                    timeout_s=TIMEOUT_S,
+                    bytes_max=ANSWER_BYTES_MAX,
+                )
