@@ -1,12 +1,13 @@
 """What was bought, used and paid in a period? From the ledger alone, in the forms that other programs read."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from topup.accounting.formats import csv_journal, html, plaintext, tax, text
-from topup.accounting.statement import Period, Statement, draw
+from topup.accounting.statement import Period, Statement, draw, unclosed
 from topup.app.settings import Settings
 from topup.commands.answer import Answer
 from topup.commands.start import read_ledger
@@ -39,7 +40,7 @@ def answer(days: tuple[str | None, str | None, str | None], form: str, page: Pat
 def _page(settings: Settings, store: SqliteStore, statement: Statement, now_ms: int) -> str:
     from topup.app.assembly import ceilings, limits
     from topup.commands.forecast import forecast_of
-    from topup.commands.usage import spend_of
+    from topup.commands.usage import spend_of, untold_of
 
     spend = spend_of(store, settings.account, statement.period, settings.labels)
     ahead = []
@@ -48,7 +49,8 @@ def _page(settings: Settings, store: SqliteStore, statement: Statement, now_ms: 
         expected = forecast_of(store, settings.account, allowed, ceilings(settings).reserve, now_ms)
         ahead = expected.bands
     readings = store.readings(settings.account, statement.period.first_ms)
-    return html.page(statement, html.Pictures(readings, Usd(settings.policy.floor), spend, ahead))
+    untold = untold_of(store, statement)
+    return html.page(statement, html.Pictures(readings, Usd(settings.policy.floor), spend, untold, ahead))
 
 
 def _write(path: Path, content: str) -> None:
@@ -80,7 +82,7 @@ def statement_of(store: SqliteStore, account: str, period: Period, now_ms: int) 
         (at, store.wallet_booked(account, at.commodity, at.block))
         for at in store.balance_assertions(account, period.end_ms)
     ]
-    return draw(
+    drawn = draw(
         account,
         period,
         entries,
@@ -91,3 +93,4 @@ def statement_of(store: SqliteStore, account: str, period: Period, now_ms: int) 
         head=store.head(),
         now_ms=now_ms,
     )
+    return replace(drawn, unclosed=unclosed(readings, store.closed(account)))
