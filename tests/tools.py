@@ -82,6 +82,7 @@ def _present(path: Path) -> Path | None:
 
 _FINDERS: Final[dict[str, Callable[[], Path | None]]] = {
     "anvil": _anvil,
+    "axe": lambda: _present(MODULES / "axe-core"),  # the folder of what judges whether a page keeps people out
     "node": node,
     "solc": lambda: _present(MODULES / "solc" / "solc.js"),  # run by node: `node solc.js --standard-json`
     "uniswap": lambda: _present(MODULES / "@uniswap"),  # the folder of Uniswap's npm packages
@@ -90,6 +91,7 @@ _FINDERS: Final[dict[str, Callable[[], Path | None]]] = {
 # Everything that some test requires.
 REQUIRED: Final = (
     "anvil",
+    "axe",
     "bean-check",
     "chromium",
     "fish",

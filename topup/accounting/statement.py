@@ -13,7 +13,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import Final
 
-from topup.accounting.closing import ELSEWHERE, USAGE, BalanceAssertion
+from topup.accounting.closing import ELSEWHERE, USAGE, BalanceAssertion, Closed
 from topup.accounting.journal import (
     CREDITS,
     FEE_OPERATOR,
@@ -117,10 +117,19 @@ class Refill:
 
 
 @dataclass(frozen=True)
+class Unclosed:
+    """What readings show as used that no closing has booked yet: since the last one, until the newest reading."""
+
+    used: Usd
+    since_ms: int
+    until_ms: int
+
+
+@dataclass(frozen=True)
 class Statement:
     """One account within one period. Balances are in the smallest unit of each commodity; zeros are left out.
 
-    `wallets` is empty where the account has only ever used one.
+    `wallets` is empty where the account has only ever used one; `unclosed` is None where the books are closed.
     """
 
     account: str
@@ -133,6 +142,7 @@ class Statement:
     refills: tuple[Refill, ...]
     differences: tuple[str, ...]
     wallets: Mapping[Entry, bytes]
+    unclosed: Unclosed | None = None
 
     @property
     def balances(self) -> list[tuple[str, Commodity, int, int]]:
@@ -153,6 +163,11 @@ class Statement:
     def used(self) -> Usd:
         """Return the credits that were used, as far as the books are closed."""
         return Usdc(self.moved(USAGE, Commodity.CREDIT)).usd
+
+    @property
+    def used_so_far(self) -> Usd:
+        """Return the credits that were used, by the readings since where the books are not closed yet."""
+        return self.used + self.unclosed.used if self.unclosed is not None else self.used
 
     @property
     def bought(self) -> Usd:
@@ -201,6 +216,21 @@ def draw(
         differences=(*_differences(closing, within, reading, period, now_ms), *_moved(wallet)),
         wallets=wallets or {},
     )
+
+
+def unclosed(readings: Sequence[Reading], closed: Closed | None) -> Unclosed | None:
+    """Return what the readings of a period, oldest first, show as used since the newest closing.
+
+    Before the first closing it is what was used since the first of them.
+    """
+    if not readings:
+        return None
+    first, last = readings[0], readings[-1]
+    if closed is None:
+        return Unclosed(last.total_usage - first.total_usage, first.at_ms, last.at_ms)
+    if last.at_ms <= closed.at_ms:
+        return None
+    return Unclosed(last.total_usage - Usdc(closed.usage).usd, closed.at_ms, last.at_ms)
 
 
 def amount(count: int, commodity: Commodity) -> Decimal:

@@ -1,9 +1,10 @@
 """What does the ledger say of an account's past and of what is ahead of it? Asks nobody, and changes nothing."""
 
+from dataclasses import replace
 from typing import Final
 
 from topup.accounting import forecast as ahead
-from topup.accounting.statement import Period, Statement, draw
+from topup.accounting.statement import Period, Statement, draw, unclosed
 from topup.domain.credits import DAY_MS
 from topup.domain.money import Wei
 from topup.domain.policy import Limits
@@ -22,7 +23,7 @@ def statement_of(store: SqliteStore, account: str, period: Period, now_ms: int) 
         (at, store.wallet_booked(account, at.commodity, at.block))
         for at in store.balance_assertions(account, period.end_ms)
     ]
-    return draw(
+    drawn = draw(
         account,
         period,
         entries,
@@ -33,6 +34,7 @@ def statement_of(store: SqliteStore, account: str, period: Period, now_ms: int) 
         head=store.head(),
         now_ms=now_ms,
     )
+    return replace(drawn, unclosed=unclosed(readings, store.closed(account)))
 
 
 def forecast_of(store: SqliteStore, account: str, limits: Limits, reserve: Wei, now_ms: int) -> ahead.Forecast:

@@ -40,7 +40,7 @@ def answer(days: tuple[str | None, str | None, str | None], form: str, page: Pat
 def _page(settings: Settings, store: SqliteStore, statement: Statement, now_ms: int) -> str:
     from topup.app.assembly import ceilings, limits
     from topup.app.reckoning import forecast_of
-    from topup.commands.usage import spend_of
+    from topup.commands.usage import spend_of, untold_of
 
     spend = spend_of(store, settings.account, statement.period, settings.labels)
     ahead = []
@@ -49,7 +49,8 @@ def _page(settings: Settings, store: SqliteStore, statement: Statement, now_ms: 
         expected = forecast_of(store, settings.account, allowed, ceilings(settings).reserve, now_ms)
         ahead = expected.bands
     readings = store.readings(settings.account, statement.period.first_ms)
-    return html.page(statement, html.Pictures(readings, Usd(settings.policy.floor), spend, ahead))
+    untold = untold_of(store, statement)
+    return html.page(statement, html.Pictures(readings, Usd(settings.policy.floor), spend, untold, ahead))
 
 
 def _write(path: Path, content: str) -> None:

@@ -9,12 +9,12 @@ from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 
-from topup.accounting.closing import USAGE
 from topup.accounting.formats import usage as written
 from topup.accounting.formats.usage import By, Row, Source, Usage, rows
-from topup.accounting.journal import CREDITS, Entry
+from topup.accounting.journal import CREDITS
 from topup.accounting.provider_check import Books
-from topup.accounting.statement import Period, Refill, refill
+from topup.accounting.statement import Period, Refill, Statement, refill
+from topup.accounting.untold import Cause, causes, moved, span
 from topup.accounting.usage import REMEMBERED_DAYS, Used, days, holes, labelled, ranked, shares
 from topup.app.reckoning import statement_of
 from topup.commands.answer import Answer
@@ -57,14 +57,14 @@ def usage_of(store: SqliteStore, account: str, by: By, period: Period, labels: M
         end_ms = Period(last, last).end_ms
         rate = _rate(refill(its[0].topup_id, its) for its in store.by_topup(account, end_ms))
     lines = rows(by, used, _costs(used, rate), names if by is By.KEY else {})
-    missing, moved, notes = holes(period.first, last, known), _moved(statement.entries), []
+    missing, booked, notes = holes(period.first, last, known), moved(statement.entries), []
     for first, end in missing:
-        here = [(day.isoformat(), moved[day]) for day in days(first, end) if day in moved]
+        here = [(day.isoformat(), booked[day]) for day in days(first, end) if day in booked]
         if by is not By.DAY and here:
-            here = [(_span(first, end), sum(units for _, units in here))]
+            here = [(span(first, end), sum(units for _, units in here))]
         lines += _by_totals(here, rate, Source.TOTALS)
     if missing:
-        notes.append("models and keys were not told of " + ", ".join(_span(*one) for one in missing))
+        notes.append("models and keys were not told of " + ", ".join(span(*one) for one in missing))
     if why := store.told(account, "usage"):
         notes.append(f"when it was asked last: {why}")
     if period.first <= today <= period.last:
@@ -91,6 +91,13 @@ def spend_of(
     return {name: used for name, used in found.items() if used}
 
 
+def untold_of(store: SqliteStore, statement: Statement) -> tuple[Cause, ...]:
+    """Return why what models and keys are told to have used is not all that was used in a statement's period."""
+    period = statement.period
+    told = store.used_by_day(statement.account, period.first, period.last)
+    return causes(statement, {day: used.usd for day, used in told})
+
+
 def books_of(store: SqliteStore, account: str) -> Books:
     """Return what the ledger says of an account, to be held against its provider."""
     entries, closed = store.entries(account), store.closed(account)
@@ -102,7 +109,7 @@ def books_of(store: SqliteStore, account: str) -> Books:
     last = utc_day(until_ms)
     first = last - timedelta(days=REMEMBERED_DAYS)
     told = {day: store.used_by(account, "model", day, day) for day in store.usage_known(account, first, last)}
-    return Books(closed, credit, _moved(entries), told)
+    return Books(closed, credit, moved(entries), told)
 
 
 def _told(
@@ -133,17 +140,6 @@ def _rate(refills: Iterable[Refill]) -> Decimal | None:
     return WIDE.divide(usd, credit).quantize(Decimal("0.000001"), context=WIDE) if credit else None
 
 
-def _moved(entries: Sequence[Entry]) -> dict[date, int]:
-    """Return what the provider's totals moved by on each day, in 10^-6 dollars, as far as the books are closed."""
-    sums: dict[date, int] = {}
-    for entry in entries:
-        units = sum(line.units for line in entry.lines if line.account == USAGE)
-        if units:
-            day = utc_day(entry.at_ms)
-            sums[day] = sums.get(day, 0) + units
-    return sums
-
-
 def _so_far(store: SqliteStore, account: str, today: date) -> list[tuple[str, int]]:
     """Return what was used today, since the last reading of yesterday or else the first of today."""
     midnight = Period(today, today).first_ms
@@ -155,15 +151,11 @@ def _so_far(store: SqliteStore, account: str, today: date) -> list[tuple[str, in
     return [(today.isoformat(), max(used.usdc_down().units, 0))]
 
 
-def _by_totals(moved: Sequence[tuple[str, int]], rate: Decimal | None, source: Source) -> list[Row]:
-    used = [Used(name, NANO * units) for name, units in moved]
+def _by_totals(booked: Sequence[tuple[str, int]], rate: Decimal | None, source: Source) -> list[Row]:
+    used = [Used(name, NANO * units) for name, units in booked]
     return [Row(one.name, "", one, cost, source) for one, cost in zip(used, _costs(used, rate), strict=True)]
 
 
 def _costs(used: Sequence[Used], rate: Decimal | None) -> Sequence[Usd | None]:
     """Return what each has cost, None where no refill tells what a credit costs."""
     return shares(used, rate) if rate is not None else [None] * len(used)
-
-
-def _span(first: date, last: date) -> str:
-    return str(first) if first == last else f"{first} to {last}"

@@ -21,7 +21,11 @@ def lines(statement: Statement) -> list[str]:
     for account, commodity, first, last in statement.balances:
         amounts = f"{shown(first, commodity):>26}{shown(last, commodity):>26}"
         out.append(f"{account:<28}{commodity.value:<12}{amounts}")
-    out += ["", f"credits   bought {statement.bought}, bought elsewhere {statement.elsewhere}, used {statement.used}"]
+    used = f"used {statement.used_so_far}"
+    if statement.unclosed is not None:
+        closed = moment(statement.unclosed.since_ms // 1000)
+        used += f", {statement.unclosed.used} of it since the books were closed at {closed}"
+    out += ["", f"credits   bought {statement.bought}, bought elsewhere {statement.elsewhere}, {used}"]
     out += ["", *(_refill(refill) for refill in statement.refills)] if statement.refills else ["", "no top-ups"]
     out += (
         ["", *(f"note: {note}" for note in statement.differences)] if statement.differences else ["", "no differences"]
@@ -45,6 +49,7 @@ def document(statement: Statement) -> dict[str, Any]:
             "bought": str(statement.bought),
             "elsewhere": str(statement.elsewhere),
             "used": str(statement.used),
+            "used_not_closed": str(statement.unclosed.used) if statement.unclosed is not None else None,
         },
         "topups": [
             {
