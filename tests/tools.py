@@ -96,6 +96,8 @@ REQUIRED: Final = (
     "hadolint",
     "hledger",
     "node",
+    "prometheus",
+    "promtool",
     "shellcheck",
     "solc",
     "systemd-analyze",

@@ -14,7 +14,9 @@ from topup.app.setting_types import (
     File,
     Gwei,
     Hash,
+    HostName,
     Hours,
+    Listen,
     Mailbox,
     Many,
     Margin,
@@ -309,6 +311,17 @@ class NotifySection(Section):
     apprise_tier: TierName = setting("warning", "least urgent message that they get")
     quiet_hours: QuietHours | None = setting(
         None, "hours of the day, in UTC, in which only critical messages are told, such as 22-7"
+    )
+
+
+class WebSection(Section):
+    """What is served over HTTP beside the passes; it has no password."""
+
+    metrics: Listen | None = setting(
+        None, "where /metrics, /healthz and /readyz are served: address:port, or a port of loopback"
+    )
+    names: Many[HostName] = setting(
+        (), "names of this machine under which it may be asked, beside localhost and any address"
     )
 
 

@@ -78,6 +78,19 @@ class Journal(Outbox):
         sums = {name: -self._sum(where, account, since_ms, WALLET, name.value) for name in (Commodity.ETH, *TOKENS)}
         return {name: units for name, units in sums.items() if units}
 
+    def turnover(self, account: str, book: str) -> tuple[dict[Commodity, int], dict[Commodity, int]]:
+        """Return what top-ups have ever brought to an account of the books and taken from it, in units: two sums."""
+        came, went = dict[Commodity, int](), dict[Commodity, int]()
+        sql = (
+            "SELECT commodity, units FROM line JOIN entry ON entry.id = line.entry"
+            " WHERE entry.account = ? AND entry.topup IS NOT NULL AND line.account = ?"
+        )
+        for row in self._all(sql, account, book):
+            name, units = Commodity(row["commodity"]), int(row["units"])
+            sums = came if units > 0 else went
+            sums[name] = sums.get(name, 0) + abs(units)
+        return came, went
+
     def by_topup(self, account: str, end_ms: int) -> Iterator[list[Entry]]:
         """Yield the entries of each top-up up to a moment, exclusive, oldest first; one top-up is held at a time."""
         # The plus signs keep SQLite to the index that has them in this order: else it would sort all of them in memory.

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from topup.accounting.standing import Deliveries
 from topup.domain.json_document import read
 from topup.domain.messages import MessageKind
 from topup.domain.notes import Note
@@ -17,6 +18,8 @@ from topup.ports.outbox import Message
 
 # What is older than this has been delivered, or set aside, long ago.
 KEPT_MS: Final = 30 * 86_400_000
+# How the outcome of a message begins that will not be delivered.
+ASIDE: Final = "aside: "
 
 
 class Outbox(Notes):
@@ -90,7 +93,7 @@ class Outbox(Notes):
 
     def set_aside(self, message: Message, target: str, at_ms: int, why: str) -> None:
         """Store that a message will not be delivered any more, and why."""
-        said = f"aside: {self.hide(why)}"
+        said = f"{ASIDE}{self.hide(why)}"
         self._deliver(message, target, self.tries(message, target) + 1, ended_ms=at_ms, outcome=said)
 
     def deliveries(self, account: str) -> list[dict[str, Any]]:
@@ -100,6 +103,18 @@ class Outbox(Notes):
             " JOIN message ON message.id = delivery.message WHERE account = ? ORDER BY message.id DESC"
         )
         return [dict(row) for row in self._all(sql, account)]
+
+    def outstanding(self, account: str, target: str) -> Deliveries:
+        """Return how many messages a target has still to be told, and how many it will not be."""
+        since = int(self.told(account, Note.TARGET.of(target)) or 0)
+        row = self._one(
+            "SELECT count(*) FILTER (WHERE ended_ms IS NULL) AS waiting, count(*) FILTER (WHERE aside) AS aside,"
+            " max(ended_ms) FILTER (WHERE aside) AS at FROM (SELECT ended_ms, substr(outcome, 1, ?) = ? AS aside"
+            " FROM message LEFT JOIN delivery ON delivery.message = message.id AND delivery.target = ?"
+            " WHERE message.account = ? AND message.id > ?)",
+            *(len(ASIDE), ASIDE, target, account, since),
+        )
+        return Deliveries(row["waiting"], row["aside"], row["at"])
 
     def _deliver(
         self,
