@@ -1,6 +1,7 @@
 """How does an account stand at one moment, for everything that shows it to people and programs?"""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -165,6 +166,32 @@ class Deliveries:
     waiting: int
     aside: int
     aside_ms: int | None
+
+
+class Turnover:
+    """What ever came to the accounts of the books that top-ups move, and what went, up to an entry of the journal.
+
+    No entry is ever changed, so that only those are looked at again which are new.
+    """
+
+    def __init__(self) -> None:
+        self.entry = 0
+        self._came = Counter[tuple[str, Commodity]]()
+        self._went = Counter[tuple[str, Commodity]]()
+
+    def add(self, movements: Iterable[tuple[int, str, Commodity, int]]) -> None:
+        """Go on by entries that are new, each with how many units of a commodity came to an account."""
+        for entry, book, commodity, units in movements:
+            self.entry = entry
+            (self._came if units > 0 else self._went)[book, commodity] += abs(units)
+
+    def came(self, book: str) -> dict[Commodity, int]:
+        """Return the units of each commodity that came to an account."""
+        return {commodity: units for (name, commodity), units in self._came.items() if name == book}
+
+    def went(self, book: str) -> dict[Commodity, int]:
+        """Return the units of each commodity that went from an account."""
+        return {commodity: units for (name, commodity), units in self._went.items() if name == book}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from ipaddress import ip_address
 
 from topup import __version__
+from topup.accounting.standing import Turnover
 from topup.app.pulse import Vitals
 from topup.app.settings import Settings
 from topup.app.standing import standing, totals
@@ -61,6 +62,7 @@ class Watched:
     def __init__(self, settings: Settings, vitals: Vitals, targets: tuple[str, ...]) -> None:
         self._settings, self._vitals, self._targets = settings, vitals, targets
         self._kept: tuple[int, metrics.Look] | None = None
+        self._turnover = Turnover()
 
     def look(self) -> metrics.Look:
         """Return what is told now, or was a moment ago."""
@@ -72,7 +74,7 @@ class Watched:
     def _looked(self) -> metrics.Look:
         settings, found, counted = self._settings, None, None
         with contextlib.suppress(TopupError), closing(SqliteStore.open_reader(settings.state_dir)) as store:
-            counted = totals(store, settings.account, self._targets)
+            counted = totals(store, settings.account, self._targets, self._turnover)
             found = standing(store, settings, store.now_ms(self._vitals.time.now_ms()))
         return metrics.Look(
             version=__version__,

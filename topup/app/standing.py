@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from topup.accounting.journal import CREDITS, WALLET, Commodity
-from topup.accounting.standing import Daemon, Spent, Standing, Totals
+from topup.accounting.standing import Daemon, Spent, Standing, Totals, Turnover
 from topup.app.assembly import limits
 from topup.app.settings import Settings
 from topup.app.troubles import troubles
@@ -48,15 +48,17 @@ def standing(store: SqliteStore, settings: Settings, now_ms: int) -> Standing:
     )
 
 
-def totals(store: SqliteStore, account: str, targets: Iterable[str]) -> Totals:
-    """Return what the ledger has counted, `targets` being those that are told; a TopupError where it cannot be read."""
-    returned, left = store.turnover(account, WALLET)
-    credited, _ = store.turnover(account, CREDITS)
+def totals(store: SqliteStore, account: str, targets: Iterable[str], turnover: Turnover) -> Totals:
+    """Return what the ledger has counted, `targets` being those that are told; a TopupError where it cannot be read.
+
+    `turnover` is what was summed up before, and goes on.
+    """
+    turnover.add(store.movements(account, turnover.entry))
     return Totals(
         ended=store.ended(account),
-        credited=credited.get(Commodity.CREDIT, 0),
-        left=left,
-        returned=returned,
+        credited=turnover.came(CREDITS).get(Commodity.CREDIT, 0),
+        left=turnover.went(WALLET),
+        returned=turnover.came(WALLET),
         alarms=frozenset(kind for kind in ALARMS if store.told(account, Note.ALARM.of(kind.value)) == "1"),
         messages={name: store.outstanding(account, name) for name in targets},
     )

@@ -78,18 +78,19 @@ class Journal(Outbox):
         sums = {name: -self._sum(where, account, since_ms, WALLET, name.value) for name in (Commodity.ETH, *TOKENS)}
         return {name: units for name, units in sums.items() if units}
 
-    def turnover(self, account: str, book: str) -> tuple[dict[Commodity, int], dict[Commodity, int]]:
-        """Return what top-ups have ever brought to an account of the books and taken from it, in units: two sums."""
-        came, went = dict[Commodity, int](), dict[Commodity, int]()
+    def movements(self, account: str, after: int) -> list[tuple[int, str, Commodity, int]]:
+        """Return what top-ups have moved of the wallet and of the credits since an entry, by its number; in its order.
+
+        The entry, the account of the books, and how many units came to it of which commodity.
+        """
+        # The plus sign keeps SQLite to the entries that are new, which are few.
         sql = (
-            "SELECT commodity, units FROM line JOIN entry ON entry.id = line.entry"
-            " WHERE entry.account = ? AND entry.topup IS NOT NULL AND line.account = ?"
+            "SELECT entry.id, line.account, commodity, units FROM entry JOIN line ON line.entry = entry.id"
+            " WHERE entry.id > ? AND +entry.account = ? AND entry.topup IS NOT NULL AND line.account IN (?, ?)"
+            " ORDER BY entry.id"
         )
-        for row in self._all(sql, account, book):
-            name, units = Commodity(row["commodity"]), int(row["units"])
-            sums = came if units > 0 else went
-            sums[name] = sums.get(name, 0) + abs(units)
-        return came, went
+        rows = self._all(sql, after, account, WALLET, CREDITS)
+        return [(number, book, Commodity(name), int(units)) for number, book, name, units in rows]
 
     def by_topup(self, account: str, end_ms: int) -> Iterator[list[Entry]]:
         """Yield the entries of each top-up up to a moment, exclusive, oldest first; one top-up is held at a time."""
