@@ -57,7 +57,7 @@ class Server:
         self._port, self._routes, self._names = port, routes, names
         # Each connection, the oldest first, and whether its request is still waited for.
         self._open: dict[asyncio.StreamWriter, bool] = {}
-        self._aside = Aside()
+        self._aside, self._turn = Aside(), asyncio.Lock()
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="topup-web", daemon=True)
@@ -77,7 +77,6 @@ class Server:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        self._turn = asyncio.Lock()
         server = await asyncio.start_server(self._connected, sock=self._port, limit=HEAD_BYTES_MAX)
         await self._stopping.wait()
         server.close()
