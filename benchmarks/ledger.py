@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.books import environment
+from topup.accounting.standing import Turnover
 from topup.app.settings import Settings
 from topup.domain.credits import DAY_MS, HOUR_MS, spending_since
 from topup.ledger.location import FILE
@@ -202,6 +203,7 @@ def _moved(table: str, row: dict[str, Any], n: int) -> dict[str, Any]:
         "wallet": OLD_WALLET,
         "hash": b"\x0c" * 26 + mark,
         "final": 1,
+        "wish": None,  # each is bought for once
         "intent_id": b"\x0e" * 10 + mark,
         # Ids of the past count down from far above: none is in use.
         "id": name if table == "topup" else row.get("id", 0) + n * 1000,
@@ -252,14 +254,17 @@ def commands(place: Place, topup: str, rounds: int) -> dict[str, Any]:
 
 def queries(place: Place, settings: Settings, topup: str, rounds: int) -> dict[str, str]:
     """Measure what the commands and a pass of the daemon ask of the ledger, within this process."""
-    from topup.app.standing import standing
+    from topup.app.standing import standing, totals
 
+    summed = Turnover()
     store = SqliteStore.open_reader(place.state)
     now = time.time_ns() // 1_000_000
     bps = settings.fee_ceiling_bps
     try:
         return {
             "status": timed(lambda: standing(store, settings, now), rounds),
+            "totals, the first time": timed(lambda: totals(store, ACCOUNT, ("webhook",), Turnover()), rounds),
+            "totals": timed(lambda: totals(store, ACCOUNT, ("webhook",), summed), rounds),
             "past of 30 days": timed(lambda: store.past(ACCOUNT, now - 30 * DAY_MS, bps), rounds),
             "past of all days": timed(lambda: store.past(ACCOUNT, 0, bps), 1),
             "readings of a day": timed(lambda: store.readings(ACCOUNT, now - DAY_MS), rounds),

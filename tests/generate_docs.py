@@ -1,7 +1,8 @@
 """What do the documents say that the code already says? Writes those parts anew: `python -m tests.generate_docs`.
 
 A document keeps what people wrote; between `<!-- generated: NAME -->` and `<!-- end -->` stands what BLOCKS[NAME]
-returns. FILES are written whole: the manual page, and what completes commands in shells. `--accept-events` also takes
+returns. FILES are written whole: the manual page, what completes commands in shells, the dashboard, and the alert rules
+with their links. `--accept-events` also takes
 the events as they are now for tests/golden/events.json: only after deciding that an alert written against the old names
 may break.
 """
@@ -11,11 +12,13 @@ import inspect
 import json
 import re
 import sys
+import tomllib
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -24,6 +27,7 @@ from pydantic import SecretStr
 from typer.main import get_command
 
 from tests import manual
+from tests.dashboard import dashboard
 from tests.rooms import allowed, build, drawing, imports
 from tests.tools import ROOT
 from topup.app import assembly
@@ -34,6 +38,7 @@ from topup.commands.cli import app
 from topup.domain import errors, events, lifecycle, messages, ways_out
 from topup.domain.money import Usd
 from topup.domain.policy import worst_spend
+from topup.web import metrics
 
 DOCS: Final = ROOT / "docs"
 MESSAGES: Final = tuple(messages.MessageKind)
@@ -419,6 +424,33 @@ def message_rows() -> str:
     return "\n" + table(("type", "tier", "", "what has happened"), rows) + "\n"
 
 
+def metric_rows() -> str:
+    """Show every metric: the labels with all values that are known beforehand."""
+    rows = []
+    for metric in metrics.METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        rows.append((f"`{metric.name}`", metric.kind, labels, metric.says))
+    return "\n" + table(("metric", "type", "labels", "what it is"), rows) + "\n"
+
+
+def alerts(text: str) -> list[tuple[str, str, str]]:
+    """Return name, severity and summary of each alert rule."""
+    return re.findall(r'- alert: (\w+)\n.*?severity: (\w+)\n.*?summary: "(.*?)"\n', text, re.DOTALL)
+
+
+def alert_rows() -> str:
+    rules = alerts((PROMETHEUS / "topup.rules.yml").read_text(encoding="utf-8"))
+    rows = [(f"[`{name}`](runbook.md#{name.lower()})", severity, says) for name, severity, says in rules]
+    return "\n" + table(("alert", "severity", "what has happened"), rows) + "\n"
+
+
+def linked(path: Path) -> str:
+    """Return a file whose links to the runbook lead to where the repository is, as pyproject.toml says."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    runbook = project["urls"]["Repository"] + "/blob/main/docs/runbook.md#"
+    return re.sub(r"(runbook_url: )\S*#", rf"\1{runbook}", path.read_text(encoding="utf-8"))
+
+
 BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "events": event_entries,
     "settings": setting_rows,
@@ -429,17 +461,23 @@ BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "life": life,
     "ways": way_rows,
     "messages": message_rows,
+    "metrics": metric_rows,
+    "alerts": alert_rows,
     "house": house,
     "rooms": rooms,
 }
 
 
+PROMETHEUS: Final = ROOT / "deploy" / "prometheus"
+RULES: Final = (PROMETHEUS / "topup.rules.yml", PROMETHEUS / "topup.rules.test.yml")
 SHARE: Final = ROOT / "deploy" / "share"
 FILES: Final[dict[Path, Callable[[], str]]] = {
     SHARE / "man" / "man1" / "topup.1": lambda: manual.page(remarks(errors.Exit)),
     SHARE / "bash-completion" / "completions" / "topup": lambda: completion.answer("bash").file or "",
     SHARE / "zsh" / "site-functions" / "_topup": lambda: completion.answer("zsh").file or "",
     SHARE / "fish" / "vendor_completions.d" / "topup.fish": lambda: completion.answer("fish").file or "",
+    ROOT / "deploy" / "grafana" / "topup.json": dashboard,
+    **{path: partial(linked, path) for path in RULES},
 }
 
 

@@ -99,6 +99,8 @@ REQUIRED: Final = (
     "hadolint",
     "hledger",
     "node",
+    "prometheus",
+    "promtool",
     "shellcheck",
     "solc",
     "systemd-analyze",

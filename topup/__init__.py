@@ -11,6 +11,7 @@ Its rooms:
   signers/     who signs
   ledger/      where everything is kept
   wire/        what is let in of what others say
+  web/         what is given over HTTP to whoever looks
   app/         settings, assembly, daemon, logging
   commands/    one file a command
   sandbox/     a whole world, small enough for one process

@@ -20,7 +20,8 @@ from tests.world import builders
 from tests.world.idle import Account20, Heard, Leap
 from tests.world.served import Served
 from topup.app import assembly
-from topup.app.daemon import BEAT_S, DEFECTS_MAX, ERROR_WAIT_S, STUCK_MS, Daemon, SdNotify
+from topup.app.daemon import BEAT_S, DEFECTS_MAX, ERROR_WAIT_S, Daemon, SdNotify
+from topup.app.pulse import STUCK_MS, Vitals
 from topup.app.settings import load
 from topup.domain import events
 from topup.domain.errors import Exit, StoreUnusable
@@ -174,7 +175,7 @@ def test_a_pass_that_hangs_stops_the_heart_and_one_that_asks_does_not(
             await asyncio.sleep(0)
 
     name = f"topup-heart-{tmp_path}"
-    monkeypatch.setattr("topup.app.daemon.SystemClock", Ticking)
+    monkeypatch.setattr(fake.daemon, "vitals", Vitals(Ticking()))
 
     async def tell(ear: socket.socket) -> tuple[int, int]:
         asking, never = True, asyncio.Event()

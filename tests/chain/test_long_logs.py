@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.world import builders
 from tests.world.long_logs import BEGAN_S, Blocks, Died, Leaping, Ledger, Provider
-from topup.app.daemon import PASS_MS_MAX, STUCK_MS, Pulse
+from topup.app.pulse import PASS_MS_MAX, STUCK_MS, Pulse
 from topup.chain.authorizations import account as account_of_trace
 from topup.chain.charge_status import Account
 from topup.chain.contract_chain import EvmChain

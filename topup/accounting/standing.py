@@ -1,6 +1,7 @@
 """How does an account stand at one moment, for everything that shows it to people and programs?"""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -8,7 +9,10 @@ from typing import Final
 from topup.accounting.journal import Commodity
 from topup.domain.credits import HOUR_MS, NOTHING, Reading, Runway
 from topup.domain.lifecycle import State, TopUp
+from topup.domain.messages import MessageKind
 from topup.domain.money import Usd
+from topup.domain.notes import Note
+from topup.domain.policy import Why
 
 # What `Standing.funded` means, for people.
 FUNDED: Final = {
@@ -32,6 +36,22 @@ WAITS: Final[dict[State, str]] = {
     State.UNCREDITED: "for the credits, late as they are, or for a person: `topup show` has what support needs",
     State.HALTED: "for a person: see `topup show` and docs/runbook.md",
 }
+# Every code that a trouble may have.
+TROUBLES: Final = (
+    State.HALTED.value,
+    State.UNCREDITED.value,
+    "not_running",
+    "never_read",
+    "reading_old",
+    Why.PAUSED.value,
+    "rail_closed",
+    Why.ENDPOINT_GONE.value,
+    Why.RAIL_CHANGED.value,
+    Why.OBSERVE_ONLY.value,
+    Note.UNPLANNED.value,
+    Note.UNSEEN.value,
+    "target_dead",
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +61,9 @@ class Trouble:
     code: str
     detail: str
     remedy: str
+
+    def __post_init__(self) -> None:
+        assert self.code in TROUBLES
 
     def document(self) -> dict[str, str]:
         """Return it as a JSON-ready document."""
@@ -129,3 +152,84 @@ class Standing:
 
     def _after(self, hours: Decimal | None) -> int | None:
         return None if self.last is None or hours is None else self.last.at_ms + int(hours * HOUR_MS)
+
+
+@dataclass(frozen=True)
+class Deliveries:
+    """What became of the messages to one target.
+
+    Attributes:
+        waiting: how many it has still to be told.
+        aside: how many of the last month will not be delivered.
+        aside_ms: when the newest of these was set aside; None where there is none.
+    """
+
+    waiting: int
+    aside: int
+    aside_ms: int | None
+
+
+class Turnover:
+    """What ever came to the accounts of the books that top-ups move, and what went, up to an entry of the journal.
+
+    No entry is ever changed, so that only those are looked at again which are new.
+    """
+
+    def __init__(self) -> None:
+        self.entry = 0
+        self._came = Counter[tuple[str, Commodity]]()
+        self._went = Counter[tuple[str, Commodity]]()
+
+    def add(self, movements: Iterable[tuple[int, str, Commodity, int]]) -> None:
+        """Go on by entries that are new, each with how many units of a commodity came to an account."""
+        for entry, book, commodity, units in movements:
+            self.entry = entry
+            (self._came if units > 0 else self._went)[book, commodity] += abs(units)
+
+    def came(self, book: str) -> dict[Commodity, int]:
+        """Return the units of each commodity that came to an account."""
+        return {commodity: units for (name, commodity), units in self._came.items() if name == book}
+
+    def went(self, book: str) -> dict[Commodity, int]:
+        """Return the units of each commodity that went from an account."""
+        return {commodity: units for (name, commodity), units in self._went.items() if name == book}
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What an account's ledger has counted since it began, and what of it people are told.
+
+    Attributes:
+        ended: how many top-ups have come to each end.
+        credited: the credits that top-ups have brought, in 10^-6 dollars.
+        left: what top-ups have taken out of the wallet, fees included, in units of each commodity.
+        returned: what of that was booked back, because a block that held it was replaced.
+        alarms: those that hold.
+        messages: by the name of each target.
+    """
+
+    ended: Mapping[State, int]
+    credited: int
+    left: Mapping[Commodity, int]
+    returned: Mapping[Commodity, int]
+    alarms: frozenset[MessageKind]
+    messages: Mapping[str, Deliveries]
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How the passes of this process ended so far.
+
+    Attributes:
+        ended: how many have ended.
+        failed: how many of them by an error.
+        failing: whether the last one did.
+        well_ms: when the last one ended that did not, in unix milliseconds; None before the first.
+        due_ms: when the next one is due, in unix milliseconds; None before the first has ended.
+    """
+
+    ended: int = 0
+    failed: int = 0
+    failing: bool = False
+    well_ms: int | None = None
+    due_ms: int | None = None

@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from topup.app.pulse import Vitals
 from topup.domain import events
 from topup.domain.credits import LASTING
 from topup.domain.errors import Exit, StoreFenced, TopupError
@@ -22,7 +23,6 @@ from topup.payment.cycle import Cycle
 from topup.ports.account import Clock, Sink
 from topup.ports.ledger import Requested, Told, Wishes
 from topup.wire.clean import clean
-from topup.wire.clock import SystemClock
 from topup.wire.heartbeat import Heartbeat
 
 T = TypeVar("T")
@@ -34,12 +34,8 @@ ERROR_WAIT_S = 30
 DEFECTS_MAX = 3
 # While a pass gets on, the watchdog hears of it so often.
 BEAT_S = 5
-# One that has asked nothing for so long is stuck: the settings let no single answer take longer.
-STUCK_MS = 300_000
 # So much of a sentence does `systemctl status` show on one line.
 STATUS_MAX = 160
-# Nor does a pass take as long as this, whatever it asks: each of its parts is bounded.
-PASS_MS_MAX = 1_800_000
 
 
 @dataclass(frozen=True)
@@ -58,20 +54,6 @@ class SdNotify:
             out.sendall("\n".join(lines).encode())
 
 
-class Pulse:
-    """Whether a pass gets on: it has asked something lately, and has not taken too long altogether."""
-
-    def __init__(self, asked: int, now_ms: int) -> None:
-        self._asked = asked
-        self._begun_ms = self._moved_ms = now_ms
-
-    def beats(self, asked: int, now_ms: int) -> bool:
-        """Tell it; `asked` counts the questions so far."""
-        if asked != self._asked:
-            self._asked, self._moved_ms = asked, now_ms
-        return now_ms - self._moved_ms < STUCK_MS and now_ms - self._begun_ms < PASS_MS_MAX
-
-
 @dataclass(eq=False)
 class Daemon:
     """Passes over one account until somebody says stop; asleep it looks for requests every `glance_s` seconds."""
@@ -84,6 +66,7 @@ class Daemon:
     supervisor: SdNotify
     glance_s: int = field(default=GLANCE_S, kw_only=True)
     heartbeat: Heartbeat | None = field(default=None, kw_only=True)
+    vitals: Vitals = field(default_factory=Vitals, kw_only=True)
     _stop: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _defects: int = field(default=0, init=False)
 
@@ -135,6 +118,7 @@ class Daemon:
     async def _pass(self) -> int | None:
         """Make one pass; return how long to wait, or None when this process should end."""
         self.supervisor.say("WATCHDOG=1")
+        self.vitals.begins(self.cycle.asked)
         asked: Requested | None = None
         if self.heartbeat is not None:
             self.heartbeat.began()
@@ -161,17 +145,14 @@ class Daemon:
         self.supervisor.say(f"STATUS={clean(f'{rest.outcome}: {rest.detail or rest.why}', STATUS_MAX)}")
         if self.heartbeat is not None:
             self.heartbeat.ended(well=rest.topup is None or rest.topup.state not in (State.HALTED, State.UNCREDITED))
+        self.vitals.ends(rest.next_s, well=True)
         return rest.next_s
 
     async def _beat(self) -> None:
         """Tell the watchdog, in the machine's own time, that the pass gets on; and nothing once it does not."""
-        if self.supervisor.address is None:
-            return
-        time = SystemClock()
-        pulse = Pulse(self.cycle.asked, time.monotonic_ms())
         while True:
-            await time.sleep(BEAT_S)
-            if pulse.beats(self.cycle.asked, time.monotonic_ms()):
+            await self.vitals.time.sleep(BEAT_S)
+            if self.vitals.beats(self.cycle.asked):
                 self.supervisor.say("WATCHDOG=1")
 
     def _take(self) -> Requested | None:
@@ -218,6 +199,7 @@ class Daemon:
                 self._answer(asked, "unknown: the pass failed; see the daemon's log", Reason.FAILED, begun)
 
     def _failed(self, error: Exception, remedy: str) -> None:
+        self.vitals.ends(ERROR_WAIT_S, well=False)
         if self.heartbeat is not None:
             self.heartbeat.ended(well=False)
         unfinished = self._unfinished()
@@ -246,6 +228,7 @@ class Daemon:
         while not self._stop.is_set() and (left := until - self.clock.monotonic_ms()) > 0:
             await self.clock.sleep(min(self.glance_s, left / 1000))
             self.supervisor.say("WATCHDOG=1")
+            self.vitals.seen()
             try:
                 if self.store.next_request(self.account) is not None:
                     return

@@ -14,7 +14,9 @@ from topup.app.setting_types import (
     File,
     Gwei,
     Hash,
+    HostName,
     Hours,
+    Listen,
     Mailbox,
     Many,
     Margin,
@@ -314,6 +316,17 @@ class NotifySection(Section):
         "off", "how often every target is told what was bought, spent and used; weekly on Monday"
     )
     digest_hour: int = setting(8, "from which hour of the day on, in UTC", ge=0, le=23)
+
+
+class WebSection(Section):
+    """What is served over HTTP beside the passes; it has no password."""
+
+    metrics: Listen | None = setting(
+        None, "where /metrics, /healthz and /readyz are served: address:port, or a port of loopback"
+    )
+    names: Many[HostName] = setting(
+        (), "names of this machine under which it may be asked, beside localhost and any address"
+    )
 
 
 class LogSection(Section):

@@ -2,6 +2,7 @@
 
 import re
 from decimal import Decimal
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -88,6 +89,34 @@ def _quiet_hours(value: object) -> object:
     if not (0 <= first < 24 and 0 <= last < 24 and first != last):
         raise ValueError("expected two hours of the day, from and until, such as 22-7")
     return first, last
+
+
+def _listen(value: object) -> object:
+    """Read where to listen: an address and a port, or a port alone, which is one of loopback."""
+    text = str(value) if isinstance(value, int) else value
+    if not isinstance(text, str):
+        return value
+    host, colon, port = text.strip().rpartition(":")
+    try:
+        address = ip_address("127.0.0.1" if not colon or host == "localhost" else host.removeprefix("[").rstrip("]"))
+    except ValueError:
+        address = None
+    # In brackets where it has colons of its own, as in a URL.
+    right = address is not None and (not colon or host == "localhost" or host == _bracketed(address))
+    if not right or not (port.isascii() and port.isdigit() and int(port) <= 65_535):
+        raise ValueError("expected an address and a port, such as 127.0.0.1:9464 or [::1]:9464, or a port alone")
+    assert address is not None
+    return f"{_bracketed(address)}:{int(port)}"
+
+
+def _bracketed(address: IPv4Address | IPv6Address) -> str:
+    return f"[{address}]" if address.version == 6 else str(address)
+
+
+def _host_name(value: str) -> str:
+    if not re.fullmatch(r"(?=.{1,253}$)[a-z0-9_-]+(\.[a-z0-9_-]+)*", value):
+        raise ValueError("expected the name of a host, in small letters and without a port")
+    return value
 
 
 def _hex(digits: int) -> Any:
@@ -192,6 +221,8 @@ Prefix = Annotated[str, AfterValidator(_prefix)]
 TierName = Literal["info", "warning", "critical"]
 Mailbox = Annotated[str, AfterValidator(_mailbox)]
 QuietHours = Annotated[tuple[int, int], BeforeValidator(_quiet_hours)]
+Listen = Annotated[str, BeforeValidator(_listen)]
+HostName = Annotated[str, AfterValidator(_host_name)]
 Url = Annotated[str, AfterValidator(_url)]
 BaseUrl = Annotated[Url, AfterValidator(_base_url)]
 File = Annotated[Path, BeforeValidator(_path)]

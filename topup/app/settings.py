@@ -32,6 +32,7 @@ from topup.app.sections import (
     RailsSection,
     WalletSection,
     WatchSection,
+    WebSection,
 )
 from topup.app.setting_types import AccountName, File, Texts, setting
 from topup.domain.errors import SettingsError
@@ -97,6 +98,7 @@ class Settings(BaseSettings):
     watch: WatchSection = WatchSection()
     posting: PostingSection = PostingSection()
     notify: NotifySection = NotifySection()
+    web: WebSection = WebSection()
     log: LogSection = LogSection()
 
     @property

@@ -1,10 +1,14 @@
 """How does the account of these settings stand? Gathered from its ledger, without asking anybody."""
 
-from topup.accounting.standing import Daemon, Spent, Standing
+from collections.abc import Iterable
+
+from topup.accounting.journal import CREDITS, WALLET, Commodity
+from topup.accounting.standing import Daemon, Spent, Standing, Totals, Turnover
 from topup.app.assembly import limits
 from topup.app.settings import Settings
 from topup.app.troubles import troubles
 from topup.domain.credits import DAY_MS, Runway, burn_usd_per_hour, runway
+from topup.domain.messages import ALARMS, MessageKind
 from topup.domain.notes import DAEMON, Note
 from topup.ledger.store import SqliteStore
 
@@ -36,6 +40,25 @@ def standing(store: SqliteStore, settings: Settings, now_ms: int) -> Standing:
         latest=tuple(store.latest(account, LATEST)),
         daemon=daemon,
         troubles=tuple(troubles(store, settings, last, unfinished, running=daemon is not None, now_ms=now_ms)),
+    )
+
+
+def totals(store: SqliteStore, account: str, targets: Iterable[str], turnover: Turnover) -> Totals:
+    """Return what the ledger has counted, `targets` being those that are told; a TopupError where it cannot be read.
+
+    `turnover` is what was summed up before, and goes on.
+    """
+    turnover.add(store.movements(account, turnover.entry))
+    alarms = {kind for kind in ALARMS if store.told(account, Note.ALARM.of(kind.value)) == "1"}
+    if store.dead(account):  # it holds for each target on its own
+        alarms.add(MessageKind.TARGET_DEAD)
+    return Totals(
+        ended=store.ended(account),
+        credited=turnover.came(CREDITS).get(Commodity.CREDIT, 0),
+        left=turnover.went(WALLET),
+        returned=turnover.came(WALLET),
+        alarms=frozenset(alarms),
+        messages={name: store.outstanding(account, name) for name in targets},
     )
 
 

@@ -14,6 +14,7 @@ from topup.app.daemon import Daemon, SdNotify
 from topup.app.hosts import closed
 from topup.app.log import LogSink
 from topup.app.output import warn
+from topup.app.serving import serving
 from topup.app.settings import Settings
 from topup.app.telling import telling
 from topup.commands.answer import Answer, code_of
@@ -71,7 +72,8 @@ async def _served(settings: Settings) -> Exit:
             beside = [asyncio.create_task(courier.run())] if courier.targets else []
             beside += [asyncio.create_task(heartbeat.run())] if heartbeat is not None else []
             try:
-                code = await daemon.run()
+                with serving(settings, daemon.vitals, courier.targets, sink):
+                    code = await daemon.run()
             finally:
                 for task in beside:
                     task.cancel()

@@ -222,6 +222,30 @@ class TargetFailed(Event, level="error"):
     tries: int
 
 
+class WebServed(Event):
+    """Something is served over HTTP, as a setting of [web] wants it."""
+
+    setting: str
+    address: str
+
+
+class WebOpen(Event, level="warning"):
+    """What is served over HTTP can be asked for from other machines, and it has no password."""
+
+    todo = "see that only those reach the port who may know what is in the account; else name an address of loopback"
+    setting: str
+    address: str
+
+
+class WebNotServed(Event, level="error"):
+    """The port that a setting of [web] names cannot be had: nothing is served there, and the passes go on."""
+
+    todo = "free the port, or name another; then start it again"
+    setting: str
+    address: str
+    detail: str
+
+
 # -- the providers ----------------------------------------------------------------------------------------------
 
 

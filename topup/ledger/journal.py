@@ -80,6 +80,20 @@ class Journal(Outbox):
         sums = {name: -self._sum(where, account, since_ms, *when, WALLET, name.value) for name in each}
         return {name: units for name, units in sums.items() if units}
 
+    def movements(self, account: str, after: int) -> list[tuple[int, str, Commodity, int]]:
+        """Return what top-ups have moved of the wallet and of the credits since an entry, by its number; in its order.
+
+        The entry, the account of the books, and how many units came to it of which commodity.
+        """
+        # The plus sign keeps SQLite to the entries that are new, which are few.
+        sql = (
+            "SELECT entry.id, line.account, commodity, units FROM entry JOIN line ON line.entry = entry.id"
+            " WHERE entry.id > ? AND +entry.account = ? AND entry.topup IS NOT NULL AND line.account IN (?, ?)"
+            " ORDER BY entry.id"
+        )
+        rows = self._all(sql, after, account, WALLET, CREDITS)
+        return [(number, book, Commodity(name), int(units)) for number, book, name, units in rows]
+
     def by_topup(self, account: str, end_ms: int) -> Iterator[list[Entry]]:
         """Yield the entries of each top-up up to a moment, exclusive, oldest first; one top-up is held at a time."""
         # The plus signs keep SQLite to the index that has them in this order: else it would sort all of them in memory.

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from topup.accounting.standing import Deliveries
 from topup.domain.credits import DAY_MS, HOUR_MS
 from topup.domain.json_document import read
 from topup.domain.messages import OF_TARGETS, MessageKind
@@ -19,6 +20,8 @@ from topup.ports.outbox import Message
 # What is older than this has been delivered, or set aside, long ago.
 KEPT_MS: Final = 30 * DAY_MS
 DELIVER: Final = "INSERT OR REPLACE INTO delivery VALUES (?,?,?,?,?,?)"
+# How the outcome of a message begins that will not be delivered.
+ASIDE: Final = "aside: "
 
 
 class Outbox(Notes):
@@ -131,7 +134,7 @@ class Outbox(Notes):
         account, name, kind = message.data["account"], Note.SET_ASIDE.of(target), MessageKind.SET_ASIDE
         last_ms = self.told_at(account, name)
         with self._db_errors(), database.transaction(self._db):
-            tries, said = self.tries(message, target) + 1, f"aside: {self.hide(why)}"
+            tries, said = self.tries(message, target) + 1, f"{ASIDE}{self.hide(why)}"
             self._db.execute(DELIVER, (message.number, target, tries, None, at_ms, said))
             if message.kind in OF_TARGETS or at_ms - last_ms < DAY_MS:
                 return
@@ -147,6 +150,18 @@ class Outbox(Notes):
             " JOIN message ON message.id = delivery.message WHERE account = ? ORDER BY message.id DESC"
         )
         return [dict(row) for row in self._all(sql, account)]
+
+    def outstanding(self, account: str, target: str) -> Deliveries:
+        """Return how many messages a target has still to be told, and how many it will not be."""
+        since = int(self.told(account, Note.TARGET.of(target)) or 0)
+        row = self._one(
+            "SELECT count(*) FILTER (WHERE ended_ms IS NULL) AS waiting, count(*) FILTER (WHERE aside) AS aside,"
+            " max(ended_ms) FILTER (WHERE aside) AS at FROM (SELECT ended_ms, substr(outcome, 1, ?) = ? AS aside"
+            " FROM message LEFT JOIN delivery ON delivery.message = message.id AND delivery.target = ?"
+            " WHERE message.account = ? AND message.id > ?)",
+            *(len(ASIDE), ASIDE, target, account, since),
+        )
+        return Deliveries(row["waiting"], row["aside"], row["at"])
 
     def _deliver(
         self,

@@ -39,6 +39,11 @@ class TopUps(Journal):
         sql = "SELECT * FROM topup WHERE account = ? ORDER BY decided_ms DESC, rowid DESC LIMIT ?"
         return [self._load(row) for row in self._all(sql, account, count)]
 
+    def ended(self, account: str) -> dict[State, int]:
+        """Return how many top-ups have come to each end, where any has."""
+        sql = "SELECT state, count(*) AS n FROM topup WHERE account = ? AND state IN ('done', 'dropped', 'failed')"
+        return {State(row["state"]): int(row["n"]) for row in self._all(f"{sql} GROUP BY state", account)}
+
     def named(self, account: str, beginning: str) -> list[str]:
         """Return the ids of an account's top-ups that begin so, at most ten."""
         sql = "SELECT id FROM topup WHERE account = ? AND substr(id, 1, ?) = ? ORDER BY id LIMIT 10"

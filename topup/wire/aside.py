@@ -43,10 +43,12 @@ class Aside:
                 result = work()
             except BaseException as raised:  # noqa: BLE001 - whoever waits gets it
                 error = raised
+            # Before it is told: whoever hears of it may come with the next piece while this thread is still ending.
+            self._thread = None
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(settle, result, error)
 
-        self._thread = threading.Thread(target=labour, daemon=True)
-        self._thread.start()
+        thread = self._thread = threading.Thread(target=labour, daemon=True)
+        thread.start()
         async with asyncio.timeout(timeout_s):
             return await ended

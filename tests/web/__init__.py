@@ -1,0 +1,1 @@
+"""Tests of this room: what is given over HTTP to whoever looks."""
