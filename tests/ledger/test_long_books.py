@@ -28,7 +28,7 @@ from topup.accounting.formats import text
 from topup.accounting.formats.usage import By
 from topup.accounting.statement import Period, draw, refill
 from topup.app.reckoning import LOOKED_BACK
-from topup.commands.usage import usage_of
+from topup.app.usage import usage_of
 from topup.domain.credits import DAY_MS
 from topup.ledger.rows import Broken
 from topup.ledger.store import SqliteStore

@@ -324,6 +324,9 @@ class WebSection(Section):
     metrics: Listen | None = setting(
         None, "where /metrics, /healthz and /readyz are served: address:port, or a port of loopback"
     )
+    page: Listen | None = setting(
+        None, "where a page is served that shows the account, read only: address:port, or a port of loopback"
+    )
     names: Many[HostName] = setting(
         (), "names of this machine under which it may be asked, beside localhost and any address"
     )

@@ -4,9 +4,11 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from http import HTTPStatus
 from ipaddress import ip_address
 
 from topup import __version__
+from topup.accounting.formats.account import STATEMENT
 from topup.accounting.standing import Turnover
 from topup.app.pulse import Vitals
 from topup.app.settings import Settings
@@ -28,6 +30,8 @@ def serving(settings: Settings, vitals: Vitals, targets: Iterable[str], sink: Si
         if settings.web.metrics is not None:
             routes = _metrics(Watched(settings, vitals, tuple(targets)).look, vitals)
             _serve("web.metrics", settings.web.metrics, routes, settings.web.names, sink, stopping)
+        if settings.web.page is not None:
+            _serve("web.page", settings.web.page, _pages(settings, vitals), settings.web.names, sink, stopping)
         yield
 
 
@@ -96,3 +100,20 @@ def _metrics(look: Callable[[], metrics.Look], vitals: Vitals) -> dict[str, serv
             lambda _: health.answer([vitals.stuck(), vitals.unfit(), health.of_ledger(look().standing)])
         ),
     }
+
+
+def _pages(settings: Settings, vitals: Vitals) -> dict[str, server.Route]:
+    from topup.app.pages import account_page, statement_page
+
+    def shown(page: Callable[[Settings, int], str]) -> server.Route:
+        def answer(_: str) -> server.Answer:
+            try:
+                text = page(settings, vitals.time.now_ms())
+            except TopupError as error:
+                said = f"{error}\nto do: {error.remedy}\n"
+                return server.Answer(HTTPStatus.SERVICE_UNAVAILABLE, server.PLAIN, said.encode())
+            return server.Answer(HTTPStatus.OK, "text/html; charset=utf-8", text.encode())
+
+        return server.Route(answer)
+
+    return {"/": shown(account_page), STATEMENT: shown(statement_page)}

@@ -16,12 +16,12 @@ from topup.app.assembly import ceilings, limits
 from topup.app.reckoning import forecast_of
 from topup.app.settings import Settings
 from topup.app.standing import standing
+from topup.app.usage import usage_of
 from topup.app.verdict import verdict
 from topup.commands import forecast, status
 from topup.commands.answer import Answer, refused, shown
 from topup.commands.start import load
 from topup.commands.statement import period_of
-from topup.commands.usage import usage_of
 from topup.domain.errors import Exit, SettingsError, TopupError
 from topup.domain.policy import Buy, Decision, Hold, Refuse
 from topup.ledger.store import SqliteStore

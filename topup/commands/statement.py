@@ -8,12 +8,9 @@ from typing import Final
 from topup.accounting.formats import csv_journal, html, plaintext, tax, text
 from topup.accounting.statement import Period, Statement
 from topup.app.reckoning import statement_of
-from topup.app.settings import Settings
 from topup.commands.answer import Answer
 from topup.commands.start import read_ledger
 from topup.domain.errors import Exit, SettingsError
-from topup.domain.money import Usd
-from topup.ledger.store import SqliteStore
 
 # The forms that other programs read.
 FILES: Final[dict[str, Callable[[Statement], str]]] = {
@@ -30,27 +27,13 @@ def answer(days: tuple[str | None, str | None, str | None], form: str, page: Pat
     settings, store, now_ms = read_ledger()
     statement = statement_of(store, settings.account, period_of(*days, now_ms), now_ms)
     if page is not None:
-        _write(page, _page(settings, store, statement, now_ms))
+        from topup.app.pages import pictures
+
+        _write(page, html.page(statement, pictures(settings, store, statement, now_ms)))
         return Answer({}, (), Exit.OK)
     if form in FILES:
         return Answer({}, (), Exit.OK, file=FILES[form](statement))
     return Answer(text.document(statement), text.lines(statement), Exit.OK)
-
-
-def _page(settings: Settings, store: SqliteStore, statement: Statement, now_ms: int) -> str:
-    from topup.app.assembly import ceilings, limits
-    from topup.app.reckoning import forecast_of
-    from topup.commands.usage import spend_of, untold_of
-
-    spend = spend_of(store, settings.account, statement.period, settings.labels)
-    ahead = []
-    if now_ms in statement.period:
-        allowed = limits(settings)
-        expected = forecast_of(store, settings.account, allowed, ceilings(settings).reserve, now_ms)
-        ahead = expected.bands
-    readings = store.readings(settings.account, statement.period.first_ms)
-    untold = untold_of(store, statement)
-    return html.page(statement, html.Pictures(readings, Usd(settings.policy.floor), spend, untold, ahead))
 
 
 def _write(path: Path, content: str) -> None:

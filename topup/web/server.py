@@ -25,7 +25,7 @@ PATIENCE_S: Final = 5
 # How long an answer may take that is made aside, the one before it included.
 ANSWER_S: Final = 10
 STOP_S: Final = 2
-_PLAIN: Final = "text/plain; charset=utf-8"
+PLAIN: Final = "text/plain; charset=utf-8"
 
 
 class Answer(NamedTuple):
@@ -153,7 +153,7 @@ class Server:
 
 
 def _refusal(status: HTTPStatus, says: str = "") -> Answer:
-    return Answer(status, _PLAIN, f"{says or status.phrase}\n".encode())
+    return Answer(status, PLAIN, f"{says or status.phrase}\n".encode())
 
 
 async def _head(reader: asyncio.StreamReader) -> bytes | None:

@@ -50,8 +50,8 @@ def page(statement: Statement, drawn: Pictures) -> str:
         _tiles(statement),
         *([_not_closed(statement.unclosed)] if statement.unclosed is not None else []),
         element("h2", "Credits"),
-        _credits(statement, drawn),
-        *_spend(statement, drawn),
+        balances_over_time(statement, drawn),
+        *spend(statement, drawn),
         element("h2", "Refills"),
         *_refills(statement.refills),
         element("h2", "Balances"),
@@ -96,7 +96,8 @@ def _not_closed(since: Unclosed) -> Html:
     )
 
 
-def _credits(statement: Statement, drawn: Pictures) -> Html:
+def balances_over_time(statement: Statement, drawn: Pictures) -> Html:
+    """Return the credits over the period as a picture, or a sentence why there is none."""
     period = statement.period
     read = [r for r in drawn.readings if r.at_ms in period]
     posted = [r for r in statement.refills if r.posted_ms is not None and r.posted_ms in period]
@@ -113,7 +114,8 @@ def _credits(statement: Statement, drawn: Pictures) -> Html:
     return soft("No balance was read in this period.")
 
 
-def _spend(statement: Statement, drawn: Pictures) -> Iterator[Html]:
+def spend(statement: Statement, drawn: Pictures) -> Iterator[Html]:
+    """Yield who has used what, and by how much that differs from all that was used."""
     used, said_of = statement.used_so_far, None
     for split, rows in drawn.spend.items():
         told = sum((usd for _, usd in rows), NOTHING)

@@ -15,14 +15,17 @@ from topup.accounting.formats.markup import Html, element, html, joined
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 STYLE: Final = """
 :root{color-scheme:light dark;--ground:#fbfaf7;--paper:#fff;--ink:#20242b;--soft:#5c6675;--line:#dcdfe4;
---blue:#2b62c9;--fill:#2b62c922;--green:#1d8a5b;--amber:#b26a00}
+--blue:#2b62c9;--fill:#2b62c922;--green:#1d8a5b;--amber:#b26a00;--red:#b3261e}
 @media (prefers-color-scheme:dark){:root{--ground:#14171c;--paper:#1b1f26;--ink:#e6e8ec;--soft:#98a2b3;--line:#333a45;
---blue:#7aa7ff;--fill:#7aa7ff26;--green:#57c792;--amber:#f0b35a}}
+--blue:#7aa7ff;--fill:#7aa7ff26;--green:#57c792;--amber:#f0b35a;--red:#f2938c}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--ground);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
 main{max-width:860px;margin:0 auto;padding:32px 24px 48px}
 h1{font-size:24px;margin:0}h2{font-size:17px;margin:32px 0 8px}h1,h2,p,li{overflow-wrap:anywhere}
-p{margin:4px 0}.soft{color:var(--soft)}code{font:12px ui-monospace,monospace;overflow-wrap:anywhere}
+p{margin:4px 0}a{color:var(--blue)}
+.state{font-size:clamp(30px,9vw,56px);line-height:1.15;font-weight:700;margin:8px 0}
+.yes{color:var(--green)}.low{color:var(--amber)}.no,.unknown{color:var(--red)}.soft{color:var(--soft)}
+code{font:12px ui-monospace,monospace;overflow-wrap:anywhere}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(128px,1fr));gap:12px;margin:24px 0;padding:0;
 list-style:none}
 .tile{background:var(--paper);border:1px solid var(--line);border-radius:8px;padding:12px}
@@ -48,7 +51,7 @@ ul{margin:8px 0;padding-left:20px}table+p{margin-top:8px}
 """
 PAPER: Final = """
 @media print{:root{color-scheme:light;--ground:#fff;--paper:#fff;--ink:#000;--soft:#444;--line:#bbb;--blue:#1d4fb0;
---fill:#1d4fb018;--green:#136b45;--amber:#8a5200}main{padding:0;max-width:none}figure,tr,.tile{break-inside:avoid}
+--fill:#1d4fb018;--green:#136b45;--amber:#8a5200;--red:#8c1d18}main{padding:0;max-width:none}figure,tr,.tile{break-inside:avoid}
 h2,caption{break-after:avoid}table{font-size:11px}code{font-size:10.5px}th,td{padding:4px 5px}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """

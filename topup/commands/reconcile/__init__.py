@@ -17,13 +17,13 @@ from topup.app import assembly
 from topup.app.connections import Connections, opened
 from topup.app.funding import funding
 from topup.app.settings import Settings
+from topup.app.usage import books_of
 from topup.commands.answer import Answer
 from topup.commands.reconcile import own
 from topup.commands.reconcile.carried import LOGS, CarriedPayments
 from topup.commands.reconcile.comparison import Comparison
 from topup.commands.reconcile.panel import Panel, is_block
 from topup.commands.start import agreed, load, wait_for
-from topup.commands.usage import books_of
 from topup.domain.errors import ApiError, SettingsError, StoreBusy
 from topup.domain.ways_out import LOOK, RESOLVE
 from topup.ledger.store import SqliteStore
