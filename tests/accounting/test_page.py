@@ -16,7 +16,7 @@ import pytest
 from tests.world.browser import DESK, PHONE, Browser, browser
 from tests.world.november import NOVEMBER, START_MS, month, payment, posted, reading
 from topup.accounting.forecast import Band
-from topup.accounting.formats.drawing import Course, Scale, credits_over_time
+from topup.accounting.formats.drawing import POINTS_MAX, Course, Scale, credits_over_time
 from topup.accounting.formats.html import Pictures, page
 from topup.accounting.formats.markup import Html, element, html
 from topup.accounting.journal import WALLET, Commodity, Entry, Line
@@ -99,7 +99,7 @@ def test_the_page_holds_all_it_needs() -> None:
     assert not re.search(r"<(table|tr|th|td)\b(?![^>]* role=)", told), "not every browser keeps roles beside `display`"
     told = page(month(), Pictures())
     assert "No balance was read" in told
-    assert "Spend by" not in told
+    assert "Of the 14.00 $ that were used no model and no key is told" in told
     assert "20.00 $, 2026-11-01 00:00:00Z" in page(month(), Pictures([reading(START_MS, "25", "5")]))
 
 
@@ -137,6 +137,15 @@ def test_what_is_drawn_keeps_its_place() -> None:
         Course([reading(START_MS, "8", "1"), reading(START_MS + 1, "8", "2")], START_MS, START_MS + DAY_MS, Usd.of(50))
     )
     assert '<line class="floor" x1="0" x2="100%" y1="0.00%" y2="0.00%"/>' in high
+
+
+def test_the_lowest_balance_is_named_though_not_every_reading_is_drawn() -> None:
+    """The third of five thousand readings is the lowest: no point of the line, but told; a refill of before is not."""
+    readings = [reading(START_MS + n, "20", "19.5" if n == 2 else "1") for n in range(5000)]
+    told = credits_over_time(Course(readings, START_MS, START_MS + DAY_MS, refills=[(START_MS - 1, "of October")]))
+    assert "lowest 0.50 $" in told and "of October" not in told
+    (points,) = re.findall(r'class="credit" points="([^"]*)"', told)
+    assert points.count(",") <= POINTS_MAX + 1
 
 
 def test_a_sum_that_differs_is_never_left_without_a_word() -> None:

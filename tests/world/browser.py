@@ -55,8 +55,8 @@ class Browser:
         told: dict[str, Any] = json.loads(one)
         return told
 
-    def shown(self, file: Path, *, width: int = DESK, scheme: str = "light", media: str = "") -> Page:
-        """Open a file in a new tab, at a width in CSS pixels and in a colour scheme; `media` may be "print"."""
+    def shown(self, place: Path | str, *, width: int = DESK, scheme: str = "light", media: str = "") -> Page:
+        """Open a file or an address in a tab so many CSS pixels wide, in a colour scheme; `media` may be "print"."""
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         page = Page(self, self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"])
         size = {"width": width, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": width <= PHONE}
@@ -64,7 +64,7 @@ class Browser:
         liked = [{"name": "prefers-color-scheme", "value": scheme}]
         page.ask("Emulation.setEmulatedMedia", media=media, features=liked)
         page.ask("Page.enable")
-        page.ask("Page.navigate", url=file.as_uri())
+        page.ask("Page.navigate", url=place if isinstance(place, str) else place.as_uri())
         loaded = "new Promise(done => document.readyState == 'complete' ? done() : addEventListener('load', done))"
         page.run(f"{loaded}.then(() => document.fonts.ready).then(() => location.href)")
         return page

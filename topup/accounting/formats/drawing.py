@@ -45,11 +45,11 @@ class Course:
     """What a picture of credits shows.
 
     Attributes:
-        readings: believed readings, oldest first; those outside of the time that is drawn are left out.
+        readings: believed readings, oldest first; those before the time that is drawn are left out.
         first_ms: from when on it is drawn.
         end_ms: until when at least; readings and forecast may reach further.
         floor: below which the account is refilled.
-        refills: when credits were posted, and what is to be said of it.
+        refills: when credits were posted, and what is to be said of it; those outside of that time are left out.
         ahead: what may be left from the last reading on, in the order of time.
     """
 
@@ -117,9 +117,10 @@ def credits_over_time(course: Course) -> Html:
 
     Its days are UTC days, its amounts dollars of credit.
     """
-    drawn = thinned([r for r in course.readings if r.at_ms >= course.first_ms])
-    if len(drawn) < 2:
+    read = [r for r in course.readings if r.at_ms >= course.first_ms]
+    if len(read) < 2:
         return Html()
+    drawn = thinned(read)
     end_ms = max([course.end_ms, drawn[-1].at_ms, *(band.at_ms for band in course.ahead)])
     amounts = [r.balance.amount for r in drawn] + [band.high.amount for band in course.ahead]
     amounts += [course.floor.amount] if course.floor is not None else []
@@ -128,7 +129,7 @@ def credits_over_time(course: Course) -> Html:
     drawing = [_axes(at), _lines(at, drawn, course), _marks(at, course)]
     picture = element("svg", *drawing, class_="plot", role="img", aria_label=name)
     unit = element("p", "dollars of credit; days in UTC", class_="unit")
-    return element("figure", _legend(course), unit, picture, element("figcaption", _told(drawn, course.ahead)))
+    return element("figure", _legend(course), unit, picture, element("figcaption", _told(read, course.ahead)))
 
 
 def bar(part: Decimal, whole: Decimal, kind: str = "part") -> Html:
@@ -183,6 +184,8 @@ def _marks(at: Scale, course: Course) -> Html:
         y = at.y(course.floor.amount)
         parts.append(f'<line class="floor" x1="0" x2="100%" y1="{y}%" y2="{y}%"/>')
     for at_ms, about in course.refills:
+        if not at.first_ms <= at_ms <= at.end_ms:
+            continue
         x = at.x(at_ms)
         parts.append(f'<line class="refill" x1="{x}%" x2="{x}%" y1="0" y2="100%"/>')
         parts.append(f'<circle class="mark" cx="{x}%" cy="0" r="4"><title>{html(about)}</title></circle>')
@@ -204,9 +207,9 @@ def _legend(course: Course) -> Html:
     return element("ul", *rows, class_="legend")
 
 
-def _told(drawn: Sequence[Reading], ahead: Sequence[Band]) -> Html:
-    first, last = drawn[0], drawn[-1]
-    lowest = min(drawn, key=lambda r: r.balance.amount)
+def _told(read: Sequence[Reading], ahead: Sequence[Band]) -> Html:
+    first, last = read[0], read[-1]
+    lowest = min(read, key=lambda r: r.balance.amount)
     said = [f"{cents(first.balance)} at first, {cents(last.balance)} at last ({moment(last.at_ms // 1000)});"]
     said.append(f"lowest {cents(lowest.balance)} ({moment(lowest.at_ms // 1000)}).")
     if ahead:

@@ -117,6 +117,10 @@ def balances_over_time(statement: Statement, drawn: Pictures) -> Html:
 def spend(statement: Statement, drawn: Pictures) -> Iterator[Html]:
     """Yield who has used what, and by how much that differs from all that was used."""
     used, said_of = statement.used_so_far, None
+    if not drawn.spend:
+        yield element("h2", "Spend by model and key")
+        yield soft(f"Of the {cents(used)} that were used no model and no key is told.")
+        yield _causes(drawn.untold)
     for split, rows in drawn.spend.items():
         told = sum((usd for _, usd in rows), NOTHING)
         whole = used if (used - told).amount > 0 else told
@@ -153,7 +157,11 @@ def _difference(split: str, told: Usd, used: Usd, untold: Sequence[Cause]) -> It
     size = cents(Usd(abs(off.amount)))
     why = ":" if untold else "; why is not known."
     yield element("p", f"The sum by {split} is {cents(told)}, {size} {more} than the {cents(used)} that were used{why}")
-    yield sheet.said(
+    yield _causes(untold)
+
+
+def _causes(untold: Sequence[Cause]) -> Html:
+    return sheet.said(
         f"{cents(Usd(abs(cause.usd.amount)))} {'less' if cause.usd.amount > 0 else 'more'}: {cause.why}"
         for cause in untold
     )

@@ -20,7 +20,7 @@ STYLE: Final = """
 --blue:#7aa7ff;--fill:#7aa7ff26;--green:#57c792;--amber:#f0b35a;--red:#f2938c}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--ground);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
-main{max-width:860px;margin:0 auto;padding:32px 24px 48px}
+main{max-width:940px;margin:0 auto;padding:32px 24px 48px}
 h1{font-size:24px;margin:0}h2{font-size:17px;margin:32px 0 8px}h1,h2,p,li{overflow-wrap:anywhere}
 p{margin:4px 0}a{color:var(--blue)}
 .state{font-size:clamp(30px,9vw,56px);line-height:1.15;font-weight:700;margin:8px 0}
