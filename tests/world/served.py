@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import json
 import os
 import signal
@@ -21,8 +19,8 @@ from typing import Any
 from typer.testing import CliRunner, Result
 
 from tests.tools import HANGS_S, outside
+from tests.world import warm
 from tests.world.stage import payments, spent_in_books
-from tests.world.warm import Forked, Warm, takes
 from topup.commands.cli import app
 from topup.domain.lifecycle import TopUp
 from topup.ledger.store import SqliteStore
@@ -65,14 +63,6 @@ def events_of(log: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.splitlines() if line.startswith("{")]
 
 
-@functools.cache
-def warm() -> Warm:
-    """Return the process that this pytest worker's commands are forked from; it ends with the worker."""
-    made = Warm()
-    atexit.register(made.close)
-    return made
-
-
 def ran(command: Sequence[str], environment: Mapping[str, str], timeout_s: float = HANGS_S) -> Done:
     """Run one command to its end, without the time that Python takes to load it where it can be forked.
 
@@ -91,10 +81,10 @@ def ran(command: Sequence[str], environment: Mapping[str, str], timeout_s: float
 
 def began(
     command: Sequence[str], environment: Mapping[str, str], out: Path, err: Path, *, cold: bool = False
-) -> subprocess.Popen[bytes] | Forked:
+) -> subprocess.Popen[bytes] | warm.Forked:
     """Start one command; forked, unless `cold`: what /proc says of a fork's beginning is its parent's."""
-    if not cold and takes(command):
-        return warm().start(command, environment, out, err)
+    if not cold and warm.takes(command):
+        return warm.start(command, environment, out, err)
     with out.open("wb") as stdout, err.open("wb") as stderr:
         return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
 
@@ -103,7 +93,7 @@ def began(
 class Running:
     """A command that goes on in the background, its two outputs in files."""
 
-    process: subprocess.Popen[bytes] | Forked
+    process: subprocess.Popen[bytes] | warm.Forked
     out: Path
     err: Path
 
