@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from tests.world.house import COMMAND_S_MAX, MINUTE_S, NONCE, SEND, House, Result
 from tests.world.near import Near, Told, Voice, hears
-from tests.world.proxy import crowded, lose, packed, refuse, rewrite, silent, status, wrong
+from tests.world.proxy import crowded, lose, packed, ranged, refuse, rewrite, silent, status, wrong
 from tests.world.served import served
 from tests.world.stage import Stage
 from tests.world.stories import (
@@ -256,9 +256,8 @@ def forgotten_for_two_days(house: House) -> Iterator[None]:
 
     Meanwhile the chain grows by some thousand blocks, of whose logs nobody grants more than ten a question.
     """
-    limit = f"eth_getLogs is limited to a {GRANTED} range"
     for wire in house.wires:
-        wire.on(LOGS, refuse(-32600, limit), when=lambda asked: _span(asked[0]) > GRANTED)
+        wire.on(LOGS, ranged(GRANTED))
     yield from _first_sent(house)
     house.chain.held.add(house.hashes[0])
     for _ in range(GROWN):
