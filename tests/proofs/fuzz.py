@@ -25,10 +25,11 @@ from decimal import Decimal
 from typing import Any, Final
 
 from tests.proofs import fuzz_payments
+from tests.proofs.fuzz_payments import BENT, HONEST
 from tests.tools import HANGS_S
 from tests.world import builders
 from tests.world import memory_sellers as sellers
-from tests.world.bending import KEY, Bend, Broken, bent, encoded, header, refusals, said
+from tests.world.bending import KEY, Bend, Broken, bent, blamed, encoded, header, refusals, said
 from tests.world.near import Near, Told, Voice, hears
 from tests.world.stand import HEAD_AGE_MAX_S, LAG_MAX_S, TOTAL, Stand
 from topup.chain.contract_chain import EvmChain
@@ -45,8 +46,6 @@ from topup.sandbox.world import embedded
 from topup.sellers.openrouter import OpenRouter
 from topup.wire.exchange import Exchange
 from topup.wire.http import Answered
-
-BENT: Final = "one.example"
 
 # -- providers ----------------------------------------------------------------------------------------------------
 
@@ -71,7 +70,7 @@ class _Town:
         ]
 
     def edge(self, luck: random.Random | None, say: Callable[[Event], None]) -> EvmChain:
-        rpcs = [Rpc(f"https://{name}/{KEY}", timeout_s=10) for name in (BENT, "two.example", "three.net")]
+        rpcs = [Rpc(f"https://{name}/{KEY}", timeout_s=10) for name in (BENT, *HONEST)]
         for rpc in rpcs:
             bend = Bend(luck, 100) if luck is not None and rpc.name == BENT else None
             hears(rpc, Voice(self._world.provider_says, bend))
@@ -95,9 +94,7 @@ class _Town:
                 raise Broken(f"two honest say {right[place]}, what was made of it is {told}")
         texts += [text for event in heard for text in event.shown().values() if isinstance(text, str)]
         said([*texts, *(text for _, text, _ in refused)])
-        for name, text, _ in refused:
-            if name != BENT or BENT not in text:
-                raise Broken(f"{name} was refused: {text}")
+        blamed(refused, BENT)
         if any(isinstance(event, ProviderSetAside) and event.provider != BENT for event in heard):
             raise Broken(f"an honest provider was set aside: {heard}")
         return bool(refused)

@@ -43,9 +43,9 @@ HASTE = {
 }
 
 
-def until(condition: Callable[[], Any], told: Callable[[], object] = str) -> None:
+def until(condition: Callable[[], Any], told: Callable[[], object] = str, patience_s: float = PATIENCE_S) -> None:
     """Wait until this is so; say what was told when it never is."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < end, told()
         time.sleep(0.05)
@@ -64,11 +64,7 @@ def events_of(log: str) -> list[dict[str, Any]]:
 
 
 def ran(command: Sequence[str], environment: Mapping[str, str], timeout_s: float = HANGS_S) -> Done:
-    """Run one command to its end, without the time that Python takes to load it where it can be forked.
-
-    Raises:
-        subprocess.TimeoutExpired: it did not end in time; it was killed.
-    """
+    """Run one command to its end, without the time that Python takes to load it where it can be forked."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         process = began(command, environment, out, err)
@@ -105,27 +101,24 @@ class Running:
         return events_of(self.log().rpartition("\n")[0])
 
     def told(self, name: str, **fields: object) -> list[dict[str, Any]]:
-        """Its events of this name with these fields."""
         return [e for e in self.events() if e["event"] == name and all(e.get(k) == v for k, v in fields.items())]
 
     def await_event(self, name: str, **fields: object) -> dict[str, Any]:
         """Wait until it says this; return the first such event. It will not come once a pass or the process failed."""
-        end = time.monotonic() + PATIENCE_S
-        while time.monotonic() < end:
-            ended = self.process.poll() is not None or bool(self.told("cycle_failed"))
-            if found := self.told(name, **fields):
-                return found[0]
-            if ended:
-                break
-            time.sleep(0.05)
-        raise AssertionError(f"no {name} {fields}, exit code {self.process.poll()}:\n{self.log()}")
+
+        def said_or_ended() -> bool:
+            return bool(self.told(name, **fields) or self.told("cycle_failed")) or self.process.poll() is not None
+
+        until(said_or_ended, self.log)
+        found = self.told(name, **fields)  # what was said in its last moment counts
+        assert found, f"no {name} {fields}, exit code {self.process.poll()}:\n{self.log()}"
+        return found[0]
 
     def killed(self) -> None:
         self.process.kill()
         self.process.wait()
 
     def stop(self, number: signal.Signals = signal.SIGTERM, patience_s: float = PATIENCE_S) -> int:
-        """Send a signal; return the exit code."""
         self.process.send_signal(number)
         return self.process.wait(timeout=patience_s)
 

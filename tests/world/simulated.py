@@ -13,6 +13,7 @@ import base64
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -944,11 +945,11 @@ class Listener:
 
     def __init__(self) -> None:
         self.told: list[str] = []
-        self.names: dict[str, int] = {}
+        self.names = Counter[str]()
 
     def emit(self, event: Event) -> None:
         name = event.name()
-        self.names[name] = self.names.get(name, 0) + 1
+        self.names[name] += 1
         self.told.append(f"{name} {event.shown()}")
         if len(self.told) > 400:
             del self.told[:200]

@@ -147,11 +147,15 @@ def _aside(house: House) -> list[tuple[str, str]]:
     return [(event.provider, event.why) for event in house.named("provider_set_aside")]
 
 
+def _odd(house: House) -> str:
+    """Return how the first provider is named."""
+    return house.wires[0].url.partition("://")[2].partition("/")[0]
+
+
 def _named(house: House) -> None:
     """Hold the first provider, and nobody else, to be set aside, in words of bounded length."""
-    odd = house.wires[0].url.partition("://")[2].partition("/")[0]
-    aside = _aside(house)
-    house.hold(bool(aside) and all(who.startswith(odd) or odd in who for who, _ in aside), f"set aside: {aside}")
+    odd, aside = _odd(house), _aside(house)
+    house.hold(bool(aside) and all(odd in who for who, _ in aside), f"set aside: {aside}")
     told = [event.detail for event in house.named("provider_set_aside")]
     house.hold(all(len(one) <= 500 and one.isprintable() for one in told), f"said: {told!r:.300}")
 
@@ -162,8 +166,7 @@ async def slow_provider(house: House) -> None:
     house.wires[0].on("*", silent())
     topup = await house.ends()
     house.hold(len(topup.out) == 1, "a second transaction was signed")
-    odd = house.wires[0].url.partition("://")[2].partition("/")[0]
-    house.hold(any(odd in who for who, _ in _aside(house)), f"set aside: {_aside(house)}")
+    house.hold(any(_odd(house) in who for who, _ in _aside(house)), f"set aside: {_aside(house)}")
     house.note("nobody waited for it")
 
 
@@ -198,9 +201,8 @@ async def _revert_text(house: House) -> None:
     await house.ends()
     said = [str(vars(event)) for event in house.told]
     house.hold(max(map(len, said)) < 5_000, f"an event of {max(map(len, said))} characters")
-    odd = house.wires[0].url.partition("://")[2].partition("/")[0]
     dissent = [event.detail for event in house.named("providers_disagree")]
-    house.hold(bool(dissent) and all(one.startswith(f"{odd} says") for one in dissent), f"said: {dissent}")
+    house.hold(bool(dissent) and all(one.startswith(f"{_odd(house)} says") for one in dissent), f"said: {dissent}")
     house.note("a megabyte of revert text")
 
 
