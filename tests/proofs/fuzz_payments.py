@@ -86,11 +86,7 @@ class Place:
         return [(to, units) for _, to, units in moved if to != self.fees_to]
 
     def payments(self) -> int:
-        """Count the payments, each of which is right.
-
-        Raises:
-            Broken: something else has left.
-        """
+        """Count the payments, each of which is right."""
         moved, size = self.moved(), len(self.parts)
         for at, (to, units) in enumerate(moved):
             whom, least, most = self.parts[at % size]
@@ -224,11 +220,7 @@ class Round:
         return bool(known) and known[0].state is State.DONE
 
     async def step(self) -> PassResult | None:
-        """Make one pass as the daemon does, and wait as it does after it.
-
-        Raises:
-            Broken: something else than one of our own errors came out of it.
-        """
+        """Make one pass as the daemon does, and wait as it does after it."""
         rest, wait_s = None, 30
         try:
             rest = await self.stage.works.cycle.run()
@@ -246,11 +238,6 @@ class Round:
         return rest
 
     async def play(self) -> None:
-        """Live through it.
-
-        Raises:
-            Broken: a rule does not hold.
-        """
         self.begin()
         living = asyncio.create_task(self.place.world.live())
         try:
@@ -387,11 +374,7 @@ def _repeatable(luck: random.Random) -> Iterator[None]:
 
 
 def round_of(kind: str, seed: int, number: int, tempos: Tempos) -> int:
-    """Play one round; return how many answers in it were bent.
-
-    Raises:
-        Broken: a rule does not hold; the text names the round.
-    """
+    """Play one round; return how many answers in it were bent."""
     luck = random.Random(f"{seed} {kind} {number}")
     makers = {"mpp": tempos.place, "x402": by_authorization}
     with (

@@ -446,7 +446,6 @@ SABOTAGE: Final = re.compile(r"^([\w-]+) (\S+)\n(tests/.+)\n((?:[-+].*\n)+)", re
 
 
 def listed(text: str) -> Iterator[Mutant]:
-    """Yield the sabotages of such a text."""
     for name, file, test, lines in SABOTAGE.findall(text):
         was, now = ("\n".join(line[1:] for line in lines.splitlines() if line[0] == sign) for sign in "-+")
         yield Mutant(name, file, was, now, test)
@@ -478,11 +477,7 @@ class Verdict(StrEnum):
 
 
 def judged(where: Path, tests: str) -> tuple[Verdict, str]:
-    """Run these tests in that checkout until one fails; return what the first failure was, with its first line.
-
-    Raises:
-        RuntimeError: pytest could not run them, or one was skipped.
-    """
+    """Run these tests in that checkout until one fails; return what the first failure was, with its first line."""
     report = where / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "", "-p", "no:cacheprovider", f"--junitxml={report}"]
     environment = {**os.environ, "PYTHONPATH": str(where), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -514,11 +509,7 @@ def verdict(mutant: Mutant, root: Path) -> tuple[Verdict, str]:
 
 
 def sabotaged(mutant: Mutant, root: Path = ROOT) -> str:
-    """Return the file with the sabotage in it.
-
-    Raises:
-        ValueError: the line to sabotage is not there exactly once.
-    """
+    """Return the file with the sabotage in it."""
     text = (root / mutant.file).read_text(encoding="utf-8")
     if text.count(mutant.was) != 1:
         raise ValueError(f"{mutant.name}: {mutant.was!r} stands {text.count(mutant.was)} times in {mutant.file}")

@@ -52,11 +52,7 @@ class Broken(AssertionError):
 
 
 def said(texts: Sequence[str], *, secret: bool = True, most: int = SENTENCE_MAX) -> None:
-    """Hold what is said to be short, printable, and free of our key.
-
-    Raises:
-        Broken: it is not.
-    """
+    """Hold what is said to be short, printable, and free of our key."""
     for text in texts:
         if len(text) > most:
             raise Broken(f"{len(text)} characters were said: {text[:80]!r}")
@@ -81,11 +77,7 @@ def refusals(providers: Any) -> list[tuple[str, str, bool]]:
 
 
 def blamed(refused: Sequence[tuple[str, str, bool]], bent: str) -> None:
-    """Hold that nobody but the one who is bent was refused, and by name.
-
-    Raises:
-        Broken: somebody honest was, or it is not said who.
-    """
+    """Hold that nobody but the one who is bent was refused, and by name."""
     for name, text, _ in refused:
         if name != bent or bent not in text:
             raise Broken(f"{name} was refused: {text}")
