@@ -220,7 +220,6 @@ def taken(play: Play) -> int:
 
 
 def allowed(play: Play) -> int:
-    """Return how much of the wallet's USDC the payment contract may take."""
     owner, spender = (one[2:].lower().rjust(64, "0") for one in (play.world.wallet, contracts.PAYMENT_PROTOCOL))
     call = {"to": contracts.USDC, "data": "0xdd62ed3e" + owner + spender}
     return int(play.world.do(lambda: play.world.chain.rpc("eth_call", [call, "latest"])), 16)

@@ -146,7 +146,6 @@ class Play:
         self.world.do(tick)
 
     def bury(self) -> None:
-        """Make every block final that there is."""
         self.world.do(lambda: self.ground.bury(self.world))
 
     async def until(self, *states: State, after: str = "", passes: int = 60) -> None:

@@ -73,11 +73,6 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
     def wait(self, timeout: float = 600) -> int:
-        """Wait for its end.
-
-        Raises:
-            subprocess.TimeoutExpired: it did not end in time.
-        """
         end = time.monotonic() + timeout
         while (code := self.poll()) is None:
             if time.monotonic() > end:
@@ -87,7 +82,6 @@ class Forked:
 
 
 def takes(command: Sequence[str]) -> bool:
-    """Tell whether this command can be forked."""
     return len(command) >= 3 and list(command[:2]) == [sys.executable, "-m"] and command[2] in ENTRIES
 
 
