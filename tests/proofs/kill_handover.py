@@ -35,11 +35,7 @@ LAST: Final = "store.intend"
 
 
 def follow(house: House) -> None:
-    """Give the command as often as its exit code allows, and once more after the purchase, which buys nothing.
-
-    Raises:
-        AssertionError: it ended with a code that does not lead on, or never with 0.
-    """
+    """Give the command as often as its exit code allows, and once more after the purchase, which buys nothing."""
     codes: list[int] = []
     while codes[-2:] != [Exit.OK, Exit.OK]:
         asking = house.launch([*TOPUP, *WISH])
@@ -50,11 +46,6 @@ def follow(house: House) -> None:
 
 
 def stopped(daemon: Running) -> None:
-    """Stop a daemon.
-
-    Raises:
-        AssertionError: it did not leave as one that is stopped.
-    """
     if (code := daemon.stop(signal.SIGTERM)) != Exit.OK:
         raise AssertionError(f"a stopped daemon left with {code}: {daemon.log()[-1500:]}")
 
@@ -124,20 +115,12 @@ class Handed(Alone):
         follow(house)
 
     def rest(self, house: House, late: Iterable[proxy.Rule]) -> None:
-        self.answered(house)
-        super().rest(house, late)
-
-    @staticmethod
-    def answered(house: House) -> None:
-        """Wait until the command that asked has ended.
-
-        Raises:
-            AssertionError: with a code that does not fit.
-        """
+        """Let the command that asked end, with a code that fits."""
         asking = house.started[1]
         code = asking.process.wait(timeout=kill_worlds.LIFE_S)
         if code not in (Exit.OK, Exit.LATER, Exit.MONEY_MAY_HAVE_MOVED):
             raise AssertionError(f"whoever asked was told {code}: {asking.log()[-1500:]}")
+        super().rest(house, late)
 
 
 class Restarted(Handed):

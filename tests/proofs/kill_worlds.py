@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from tests import tools
 from tests.proofs.killed import ARMED, TRACE, Cell
-from tests.world import proxy
+from tests.world import proxy, served, worlds
 from tests.world.receiver import Receiver, receiving
 from tests.world.served import TOPUP, Running, Served
 from tests.world.stage import moves
@@ -28,7 +29,6 @@ from tests.world.warm import Forked
 from topup.accounting.journal import Commodity
 from topup.domain.messages import MessageKind
 from topup.sandbox import contracts, purchases, tempo_transfer, x402_seller
-from topup.sandbox.anvil import Anvil
 from topup.sandbox.gateway import Account, Conduct, Gateway
 from topup.sandbox.tempo import FEE_AMM, USDC_E, Tempo
 from topup.sandbox.world import World
@@ -83,11 +83,8 @@ class Ground:
     handed: Callable[[Any], set[str]] = lambda _: set()
     block_s: float = 1.0
 
-    def left(self, world: World, held: dict[Commodity, int]) -> dict[Commodity, int]:
-        """Return how much of each asset has left the wallet since it held so much; call it inside the world."""
-        return {asset: held[asset] - now for asset, now in self.held(world).items()}
-
     def held(self, world: World) -> dict[Commodity, int]:
+        """Return how much of each asset the wallet holds; call it inside the world."""
         tokens = {self.commodity: world.tokens(self.token, world.wallet)}
         return tokens | ({Commodity.ETH: world.balance(world.wallet)} if self.coin else {})
 
@@ -96,31 +93,17 @@ class Ground:
         return [moved for moved in moves(world, self.token, world.wallet) if moved[1] != self.fees_to]
 
 
-def _base(world: World) -> Anvil:
-    return Anvil(_anvil(), world.genesis(), timestamp=world.clock.now_s(), now=world.clock.now_s)
-
-
 def _tempo(world: World, others: dict[str, int] | None = None) -> Tempo:
-    return Tempo(_anvil(), funded={world.wallet: HELD} | (others or {}), block_s=None, now=world.clock.now_s)
-
-
-def _anvil() -> Path:
-    binary = tools.find("anvil")
-    if binary is None:
-        raise FileNotFoundError("no anvil: `python -m tests` installs it")
-    return binary
+    funded = {world.wallet: HELD} | (others or {})
+    return Tempo(tools.require("anvil"), funded=funded, block_s=None, now=world.clock.now_s)
 
 
 def _plain(world: World, account: Account, delay_ms: int) -> X402Seller:
     return X402Seller(account, world.chain, world.wallet, conduct=x402_seller.X402Conduct(posting_delay_ms=delay_ms))
 
 
-def _machine(world: World, account: Account, delay_ms: int) -> purchases.Seller:
-    return purchases.Seller(account, world.chain, conduct=purchases.MppConduct(posting_delay_ms=delay_ms))
-
-
-def _sponsoring(world: World, account: Account, delay_ms: int) -> purchases.Seller:
-    conduct = purchases.MppConduct(posting_delay_ms=delay_ms, sponsored=True)
+def _machine(world: World, account: Account, delay_ms: int, *, sponsored: bool = False) -> purchases.Seller:
+    conduct = purchases.MppConduct(posting_delay_ms=delay_ms, sponsored=sponsored)
     return purchases.Seller(account, world.chain, conduct=conduct)
 
 
@@ -148,11 +131,6 @@ class Forgetting(purchases.Seller):
             self.chain.rpc("eth_sendRawTransaction", ["0x" + raw.hex()])
 
 
-def _sells_x402(world: World) -> dict[str, str]:
-    seller: Any = world.gateway
-    return dict(seller.environment())
-
-
 def _sells_mpp(world: World) -> dict[str, str]:
     return buying(world.rpc.url) | {"TOPUP_RAILS__MPP__RECIPIENTS": purchases.RECIPIENT}
 
@@ -163,12 +141,12 @@ def _sells_sponsored(world: World) -> dict[str, str]:
     return _sells_mpp(world) | own
 
 
-COINBASE: Final = Ground(_base)
-IN_USDC: Final = Ground(_base, settings=lambda _: {"TOPUP_RAILS__COINBASE__PAY_WITH": "usdc"})
+COINBASE: Final = Ground(worlds.anvil)
+IN_USDC: Final = Ground(worlds.anvil, settings=lambda _: {"TOPUP_RAILS__COINBASE__PAY_WITH": "usdc"})
 X402: Final = Ground(
-    _base,
+    worlds.anvil,
     _plain,
-    _sells_x402,
+    lambda world: dict(world.gateway.environment()),  # type: ignore[attr-defined]
     recipient=x402_seller.RECIPIENT.lower(),
     sells="/credits/topup",
     handed=lambda seller: {nonce.hex() for _, nonce in seller.settlements},
@@ -190,7 +168,7 @@ MPP: Final = Ground(
 SPONSORED: Final = replace(
     MPP,
     chain=lambda world: _tempo(world, tempo_transfer.funds(HELD)),
-    gateway=_sponsoring,
+    gateway=partial(_machine, sponsored=True),
     settings=_sells_sponsored,
     handed=lambda seller: set(seller.handed),
 )
@@ -314,12 +292,15 @@ class House(Served):
         return self.launch([*TOPUP, "run"])
 
     def under_test(self, cell: Cell | None, program: Sequence[str]) -> Running:
-        """Start topup watched, by `program`, to die at `cell`."""
+        """Start topup watched, by `program`, to die at `cell`; and whoever is beside it."""
+        self.life.role.prepare(self)
         # What is delayed until it is given up should be given up soon.
         hasty = {"api__timeout_s": "1", "chain__timeout_s": "1", "posting__pay_timeout_s": "1"}
         changes = hasty if cell is not None and (cell.answer, cell.when) == ("delayed", "used") else {}
         word = str(cell) if cell is not None else "-"
-        return self.launch([*program, str(self.directory), word, *self.life.role.words], **changes)
+        running = self.launch([*program, str(self.directory), word, *self.life.role.words], **changes)
+        self.life.role.join(self, running)
+        return running
 
     def questions(self) -> int:
         return sum(len(wire.log) for wire in self.wires.values())
@@ -329,8 +310,8 @@ class House(Served):
 
 
 @contextmanager
-def house_of(life: Life, directory: Path, *, wired: bool) -> Iterator[House]:
-    """Serve a world in which somebody is to buy; end every process with it."""
+def house_of(life: Life, *, wired: bool) -> Iterator[House]:
+    """Serve a world in which somebody is to buy, or has bought where that is what is lived through; end all with it."""
     ground = life.ground
     gateway = ground.gateway
 
@@ -346,12 +327,12 @@ def house_of(life: Life, directory: Path, *, wired: bool) -> Iterator[House]:
         burn_usd_per_hour=Decimal(0),
     )
     world.tick_s = ground.block_s
-    with ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="topup-kill-") as folder, ExitStack() as stack:
         stack.enter_context(world)
-        if ground.chain is _base:
+        if ground.coin:
             world.do(lambda: world.write(contracts.usdc_balance(world.wallet, HELD)))
         held = world.do(lambda: ground.held(world))
-        made = House(world, directory, life.settings | ground.settings(world), life=life, held=held)
+        made = House(world, Path(folder), life.settings | ground.settings(world), life=life, held=held)
         for number in range(life.providers):
             server = world.rpc if number == 0 else world.provider()
             server.intercept = made.node
@@ -364,28 +345,20 @@ def house_of(life: Life, directory: Path, *, wired: bool) -> Iterator[House]:
                 made.wires[name] = stack.enter_context(proxy.Proxy(url))
         stack.callback(made.end)
         life.arrange(made)
+        if life.refilled:
+            settle(made)
         yield made
 
 
 def held(running: Running) -> bool:
     """Tell whether it has come to rest: nothing open, the balance above its floor."""
-    return any(e["event"] == "cycle_done" and e["outcome"] == "held" for e in running.events())
+    return bool(running.told("cycle_done", outcome="held"))
 
 
 def until(what: str, true: Callable[[], bool], running: Running) -> None:
-    """Wait until something is true.
-
-    Raises:
-        TimeoutError: it has not become true.
-    """
-    end = time.monotonic() + LIFE_S
-    while not true():
-        if time.monotonic() > end or (ended := running.process.poll()) is not None:
-            # What became true in its last moment counts.
-            if true():
-                return
-            raise TimeoutError(f"not {what}, exit code {ended}: {running.log()[-1500:]}")
-        time.sleep(0.05)
+    served.until(lambda: true() or running.process.poll() is not None, running.log, LIFE_S)
+    if not true():  # what became true in its last moment counts
+        raise TimeoutError(f"not {what}, exit code {running.process.poll()}: {running.log()[-1500:]}")
 
 
 def settle(house: House, late: Iterable[proxy.Rule] = (), over: Callable[[Running], bool] = held) -> None:

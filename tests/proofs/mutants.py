@@ -1,6 +1,6 @@
 """Does every safety rule have a test that goes red without it? One-line sabotages, each held against a named test.
 
-    python -m tests.proofs.mutants [NAME...] [--jobs N] [--json]
+    python -m tests.proofs.mutants [NAME...] [--jobs N]
 
 Each sabotage is applied to a copy of the checkout; the test it names has to pass on the copy as it is and to fail on
 the sabotaged one, by an assertion: a test that dies of a TypeError has noticed that the code is broken, not that the
@@ -10,7 +10,6 @@ rule is gone. A sabotage whose line is no longer in the source is an error: the 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shutil
@@ -479,7 +478,6 @@ SABOTAGE: Final = re.compile(r"^([\w-]+) (\S+)\n(tests/.+)\n((?:[-+].*\n)+)", re
 
 
 def listed(text: str) -> Iterator[Mutant]:
-    """Yield the sabotages of such a text."""
     for name, file, test, lines in SABOTAGE.findall(text):
         was, now = ("\n".join(line[1:] for line in lines.splitlines() if line[0] == sign) for sign in "-+")
         yield Mutant(name, file, was, now, test)
@@ -511,11 +509,7 @@ class Verdict(StrEnum):
 
 
 def judged(where: Path, tests: str) -> tuple[Verdict, str]:
-    """Run these tests in that checkout until one fails; return what the first failure was, with its first line.
-
-    Raises:
-        RuntimeError: pytest could not run them, or one was skipped.
-    """
+    """Run these tests in that checkout until one fails; return what the first failure was, with its first line."""
     report = where / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "", "-p", "no:cacheprovider", f"--junitxml={report}"]
     environment = {**os.environ, "PYTHONPATH": str(where), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -547,11 +541,7 @@ def verdict(mutant: Mutant, root: Path) -> tuple[Verdict, str]:
 
 
 def sabotaged(mutant: Mutant, root: Path = ROOT) -> str:
-    """Return the file with the sabotage in it.
-
-    Raises:
-        ValueError: the line to sabotage is not there exactly once.
-    """
+    """Return the file with the sabotage in it."""
     text = (root / mutant.file).read_text(encoding="utf-8")
     if text.count(mutant.was) != 1:
         raise ValueError(f"{mutant.name}: {mutant.was!r} stands {text.count(mutant.was)} times in {mutant.file}")
@@ -563,7 +553,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.proofs.mutants", description=__doc__)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     if unknown := set(given.names) - {m.name for m in MUTANTS}:
         parser.error(f"no sabotage is called {', '.join(sorted(unknown))}")
@@ -581,15 +570,11 @@ def main() -> int:
         with ThreadPoolExecutor(given.jobs) as pool:
             verdicts = list(pool.map(lambda mutant: verdict(mutant, unharmed), chosen))
     rows = list(zip(chosen, verdicts, strict=True))
-    if given.json:
-        told = [{"mutant": m.name, "test": m.test, "killed": v is Verdict.KILLED, "by": why} for m, (v, why) in rows]
-        sys.stdout.write(json.dumps({"schema": 1, "mutants": told}) + "\n")
-    else:
-        for mutant, (found, why) in rows:
-            sys.stdout.write(f"{found:<8} {mutant.name:<44} {mutant.test}\n")
-            if found is Verdict.BROKEN:
-                sys.stdout.write(f"         no assertion noticed it: {why}\n")
-        sys.stdout.write(f"{sum(v is Verdict.KILLED for v, _ in verdicts)} of {len(rows)} killed by an assertion\n")
+    for mutant, (found, why) in rows:
+        sys.stdout.write(f"{found:<8} {mutant.name:<44} {mutant.test}\n")
+        if found is Verdict.BROKEN:
+            sys.stdout.write(f"         no assertion noticed it: {why}\n")
+    sys.stdout.write(f"{sum(v is Verdict.KILLED for v, _ in verdicts)} of {len(rows)} killed by an assertion\n")
     return int(any(found is not Verdict.KILLED for found, _ in verdicts))
 
 

@@ -71,7 +71,8 @@ class Rule:
     """When a charge counts as dead: `proof`, judged on a state and a charge whose payment is out.
 
     `notice` is something the sender may come to know and keeps in mind, as the number or text that `note` makes of a
-    state; 0 and "" are nothing. `binds` says whether a charge that is marked dead may itself be signed no more.
+    state; 0 and "" are nothing. `binds` says whether a charge that is marked dead may itself be signed no more. After
+    so many `steps`, and no fewer, a wrong rule has paid both.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Rule:
     notice: str = ""
     note: Callable[[State], int | str] = lambda _state: 1
     binds: bool = True
+    steps: int = 0
 
 
 def proof_r(state: State, charge: int) -> bool:
@@ -120,39 +122,46 @@ WRONG: Final = (
     Rule(
         "the newest block shows its nonces used",
         lambda s, c: not paid(s.chain, c) and all_nonces(s, c, s.chain),
+        steps=7,
     ),
     Rule(
         "the newest block is past its deadline",
         lambda s, c: not paid(s.chain, c) and expired(s.chain, c),
+        steps=7,
     ),
-    Rule("we waited long enough", _noticed, "we have waited ten minutes and see nothing of it"),
+    Rule("we waited long enough", _noticed, "we have waited ten minutes and see nothing of it", steps=6),
     Rule(
         "its receipt shows a revert, in a block that is not final",
         lambda s, c: not paid(s.chain, c) and s.chain.count(CHARGES[c]) == s.signed[c].bit_count(),
+        steps=7,
     ),
-    Rule("our clock is past its deadline", _noticed, "the chain halts, and our clock passes both deadlines"),
-    Rule("a node took our cancel", _noticed, "a node takes our cancel"),
-    Rule("no provider knows its receipt", lambda s, c: not paid(s.chain, c) and CHARGES[c] not in s.chain),
+    Rule("our clock is past its deadline", _noticed, "the chain halts, and our clock passes both deadlines", steps=6),
+    Rule("a node took our cancel", _noticed, "a node takes our cancel", steps=6),
+    Rule("no provider knows its receipt", lambda s, c: not paid(s.chain, c) and CHARGES[c] not in s.chain, steps=5),
     Rule(
         "one of its nonces is taken in a final block",
         lambda s, c: not paid(s.chain, c) and s.signed[c] & ((1 << used(s.final)) - 1) != 0,
+        steps=8,
     ),
     Rule(
         "its nonces were seen taken, and a final block is as high by now",
         _remembered,
         "we see its nonces taken, and remember in which block",
         _where_it_was_taken,
+        steps=10,
     ),
-    Rule("Rule R, and what is marked dead may be signed again", proof_r, binds=False),
+    Rule("Rule R, and what is marked dead may be signed again", proof_r, binds=False, steps=8),
     Rule(
         "its inclusion was taken back: its nonce is unused",
         lambda s, c: not paid(s.chain, c) and all_free(s, c, s.chain),
+        steps=5,
     ),
     Rule(
         "a stranger has used its nonces, in a block as high as a final one",
         _stranger_as_high,
         "we see its nonces used by a stranger, and remember at which height",
         lambda s: len(s.chain) if s.signed[0] and all_nonces(s, 0, s.chain) else 0,
+        steps=9,
     ),
 )
 

@@ -50,7 +50,7 @@ from topup.app.settings import Settings, load
 from topup.domain.demand import Bounds
 from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLAR
 from topup.domain.errors import TopupError
-from topup.domain.lifecycle import TABLE, Attempt, Fact, State
+from topup.domain.lifecycle import TABLE, Attempt, Fact, State, TopUp
 from topup.domain.money import Asset, Bps, Usd
 from topup.ledger.store import SqliteStore
 from topup.payment.config import COINBASE, MPP, X402, Account, PassResult, Route, Terms
@@ -325,27 +325,28 @@ class Simulation:
 
     def _operator(self) -> None:
         """Say something true, or harmless."""
-        rng, store, now = self.rng, self.store, self.store.now_ms(self.clock.now_ms())
-        open_one = store.open_topup("default")
-        dice = rng.random()
-        if dice < 0.15:
-            store.say("default", "paused", "1", now, "operator")
-        elif dice < 0.6:
-            store.say("default", "paused", "0", now, "operator")
+        open_one, dice = self.store.open_topup("default"), self.rng.random()
+        if dice < 0.6:
+            self._say("paused", "1" if dice < 0.15 else "0")
         elif open_one is None:
             return
         elif open_one.state is State.HALTED:
-            true_word = "look" if self._may_still_pay(open_one) else "attest-unpaid"
-            store.say("default", f"resolve:{open_one.id}", true_word, now, "operator")
+            self._resolve(open_one)
         elif dice < 0.65:
-            store.say("default", f"resolve:{open_one.id}", "cancel", now, "operator")
+            self._say(f"resolve:{open_one.id}", "cancel")
 
-    def _may_still_pay(self, topup: Any) -> bool:
+    def _resolve(self, topup: TopUp) -> None:
+        self._say(f"resolve:{topup.id}", "look" if self._may_still_pay(topup) else "attest-unpaid")
+
+    def _say(self, name: str, word: str) -> None:
+        self.store.say("default", name, word, self.store.now_ms(self.clock.now_ms()), "operator")
+
+    def _may_still_pay(self, topup: TopUp) -> bool:
         """Tell the truth about a top-up, as a careful person would learn it: paid, or not yet impossible."""
         final = self.net.at(self.net.final)
         final_s = final.head.timestamp_s if final is not None else 0
         for attempt in topup.out:
-            tx = self.chain.txs[attempt.hash]
+            tx = self.chain.txs[attempt.hash or b""]
             if tx.charge is not None and (tx.charge in self.net.tip.paid or final_s <= tx.deadline):
                 return True
         return False
@@ -377,7 +378,6 @@ class Simulation:
         return rest
 
     def passing(self, seconds: int) -> None:
-        """Let time go by: blocks, finality, burning, posting."""
         blocks = max(1, min(seconds // BLOCK_S, 8))
         for _ in range(blocks):
             self.clock.true_ms += seconds * 1000 // blocks
@@ -402,9 +402,8 @@ class Simulation:
 
     def _halted(self) -> tuple[str, int] | None:
         open_one = self.store.open_topup("default")
-        return (
-            (open_one.id, len(open_one.attempts)) if open_one is not None and open_one.state is State.HALTED else None
-        )
+        halted = open_one is not None and open_one.state is State.HALTED
+        return (open_one.id, len(open_one.attempts)) if open_one is not None and halted else None
 
     def hold(self, halted: tuple[str, int] | None) -> None:
         """Hold what must never be against the chain and the ledger."""
@@ -483,8 +482,7 @@ class Simulation:
         self.seller.honest = True
         for one in self.each:
             one.down, one.lag, one.lie = False, 0, ""
-        now = self.store.now_ms(self.clock.now_ms())
-        self.store.say("default", "paused", "1", now, "operator")  # nothing new is begun
+        self._say("paused", "1")  # nothing new is begun
         rest = None
         for turn in range(1000):
             if turn == CRASHING:
@@ -495,15 +493,12 @@ class Simulation:
             if open_one is None and not left:
                 break  # what is nowhere and dead is looked for until its nonce is taken
             if open_one is not None and open_one.state is State.HALTED and turn % 5 == 0:
-                word = "look" if self._may_still_pay(open_one) else "attest-unpaid"
-                self.store.say(
-                    "default", f"resolve:{open_one.id}", word, self.store.now_ms(self.clock.now_ms()), "operator"
-                )
+                self._resolve(open_one)
             if open_one is not None and open_one.state in (State.DECIDED, State.CHARGED, State.RESERVED, State.SIGNED):
                 # A pause holds what was not sent; let it go on, one purchase is bounded anyway.
-                self.store.say("default", "paused", "0", self.clock.now_ms(), "operator")
+                self._say("paused", "0")
             elif open_one is not None or self.store.control("default").paused is False:
-                self.store.say("default", "paused", "1", self.clock.now_ms(), "operator")
+                self._say("paused", "1")
             if turn % 40 == 39:
                 self.clock.true_ms += 49 * 3_600_000
             rest = await self.step()
@@ -528,11 +523,7 @@ class Soaked:
 
 
 def run(seed: int, steps: int, dies: tuple[str, str] | None = None) -> Simulation:
-    """Live one seed, with one more death where it `dies`; the simulation is returned for its counts.
-
-    Raises:
-        Broken: an invariant does not hold.
-    """
+    """Live one seed, with one more death where it `dies`; the simulation is returned for its counts."""
     # In memory where there is such a place: a soak commits a hundred thousand times.
     with tempfile.TemporaryDirectory(prefix="topup-simulation-", dir=memory(), ignore_cleanup_errors=True) as directory:
         world = Simulation(seed, Path(directory))
@@ -571,17 +562,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=2000, help="of one life")
     parser.add_argument("--seeds", type=int, default=1, help="how many lives, from --seed on")
-    parser.add_argument("--soak", type=int, default=0, help="so many steps in all, seed after seed")
     given = parser.parse_args()
-    if given.soak:
-        told = soak(given.seed, given.soak, given.steps)
-        sys.stdout.write(f"{told}\n")
-        return int(told.double_payments + told.lost + told.broken > 0)
-    names: dict[str, int] = {}
+    names = Counter[str]()
     for seed in range(given.seed, given.seed + given.seeds):
-        world = run(seed, given.steps)
-        for name, count in world.sink.names.items():
-            names[name] = names.get(name, 0) + count
+        names += run(seed, given.steps).sink.names
     sys.stdout.write(f"{given.seeds} lives of {given.steps} steps: {names}\n")
     return 0
 

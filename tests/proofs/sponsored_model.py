@@ -111,6 +111,7 @@ class Rule:
         notice: something that may be noticed while A is out and that is taken for its death; "" for nothing.
         again: whether the same challenge may be signed a second time.
         beside: whether the replacement may be signed at once.
+        steps: after so many, and no fewer, a wrong rule has paid twice.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Rule:
     notice: str = ""
     again: bool = False
     beside: bool = False
+    steps: int = 0
 
 
 def shown_dead(view: View) -> bool:
@@ -133,16 +135,24 @@ def _nothing(_: View) -> bool:
 
 RULE: Final = Rule("a sponsored payload is dead by two owners, each with a control log past its moment", shown_dead)
 WRONG: Final = (
-    Rule("we waited long enough", _nothing, notice="our clock is past its moment, and by more than a minute"),
-    Rule("the seller has refused it", _nothing, notice="the seller answers 402, with a fresh challenge"),
-    Rule("one owner shows it dead", shown_dead, owners=ONE),
-    Rule("no control log is asked for", lambda v: v.time >= DEAD and not v.memo),
-    Rule("the control log may stand anywhere in the range", lambda v: v.time >= DEAD and not v.memo and v.any_control),
-    Rule("a safe block is enough, or the newest", shown_dead, final=False),
-    Rule("the hash that the seller named is in no block", lambda v: v.time >= DEAD and not v.first and v.control),
-    Rule("nothing of it is in a final block", lambda v: not v.memo and v.any_control),
-    Rule("the challenge is signed again while it may run", shown_dead, again=True),
-    Rule("the unsponsored offer is signed beside it", shown_dead, beside=True),
+    Rule("we waited long enough", _nothing, notice="our clock is past its moment, and by more than a minute", steps=6),
+    Rule("the seller has refused it", _nothing, notice="the seller answers 402, with a fresh challenge", steps=6),
+    Rule("one owner shows it dead", shown_dead, owners=ONE, steps=5),
+    Rule("no control log is asked for", lambda v: v.time >= DEAD and not v.memo, steps=10),
+    Rule(
+        "the control log may stand anywhere in the range",
+        lambda v: v.time >= DEAD and not v.memo and v.any_control,
+        steps=12,
+    ),
+    Rule("a safe block is enough, or the newest", shown_dead, final=False, steps=9),
+    Rule(
+        "the hash that the seller named is in no block",
+        lambda v: v.time >= DEAD and not v.first and v.control,
+        steps=12,
+    ),
+    Rule("nothing of it is in a final block", lambda v: not v.memo and v.any_control, steps=7),
+    Rule("the challenge is signed again while it may run", shown_dead, again=True, steps=4),
+    Rule("the unsponsored offer is signed beside it", shown_dead, beside=True, steps=4),
 )
 
 

@@ -87,7 +87,6 @@ def sentences(where: str) -> Iterator[str]:
 
 
 def exists(proof: str) -> bool:
-    """Tell whether a proof can be run."""
     if proof.startswith("mutant "):
         return any(mutant.name == proof.removeprefix("mutant ") for mutant in MUTANTS)
     if proof.startswith("python -m "):

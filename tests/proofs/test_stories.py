@@ -86,8 +86,8 @@ def rows() -> Iterator[Any]:
     for name, end in ENDS.items():
         yield pytest.param(STORIES[name], end, id=name, marks=[pytest.mark.slow] if end.slow else [])
     long = [pytest.mark.long, pytest.mark.slow]
-    yield pytest.param(stories.BURNED_A_HUNDRED_TIMES, End(), id="a_hundred_crashes", marks=long)
-    taken_over = stories.TAKEN_OVER_BEFORE_POSTING
+    yield pytest.param(stories._burned_a_hundred_times, End(), id="a_hundred_crashes", marks=long)
+    taken_over = stories._taken_over_before_posting
     yield pytest.param(taken_over, End(person=""), id="taken_over_before_posting", marks=[pytest.mark.slow])
 
 

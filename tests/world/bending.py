@@ -52,11 +52,7 @@ class Broken(AssertionError):
 
 
 def said(texts: Sequence[str], *, secret: bool = True, most: int = SENTENCE_MAX) -> None:
-    """Hold what is said to be short, printable, and free of our key.
-
-    Raises:
-        Broken: it is not.
-    """
+    """Hold what is said to be short, printable, and free of our key."""
     for text in texts:
         if len(text) > most:
             raise Broken(f"{len(text)} characters were said: {text[:80]!r}")
@@ -78,6 +74,13 @@ def refusals(providers: Any) -> list[tuple[str, str, bool]]:
 
     providers._failed = kept
     return refused
+
+
+def blamed(refused: Sequence[tuple[str, str, bool]], bent: str) -> None:
+    """Hold that nobody but the one who is bent was refused, and by name."""
+    for name, text, _ in refused:
+        if name != bent or bent not in text:
+            raise Broken(f"{name} was refused: {text}")
 
 
 # -- a document ------------------------------------------------------------------------------------------------------
@@ -218,10 +221,7 @@ def encoded(luck: random.Random, document: Any) -> tuple[bytes, dict[str, str]]:
         (b"[" * 100_000 + raw, {}),
         (raw.replace(b'"id": ', b'"id": 1, "id": ', 1), {}),
         (b'{"id": ' + b"9" * 5000 + b"}", {}),
-        (
-            b"<!DOCTYPE html><html><body>nonce too low " + KEY.encode() + b"</body></html>",
-            {"content-type": "text/html"},
-        ),
+        (PAGE, {"content-type": "text/html"}),
         (b"", {}),
         (b" " * 70_000 + raw, {}),
     ]
@@ -329,10 +329,6 @@ class Bend:
             earlier = replace(earlier, body=_renumbered(asked.body, earlier.body))
         return earlier
 
-    async def cut(self, _: Request, honest: Callable[[], Awaitable[Told]]) -> Told:
-        told = await honest()
-        return replace(told, body=told.body[: self.luck.randrange(len(told.body) + 1)])
-
     async def redirected(self, _: Request, honest: Callable[[], Awaitable[Told]]) -> Told:
         """Another place is named."""
         told = await honest() if self.luck.random() < 0.5 else Told(200, (), b"")
@@ -371,7 +367,6 @@ ANSWERS: Final = (
     Bend.other,
     Bend.old,
     Bend.old,
-    Bend.cut,
     Bend.redirected,
     Bend.late,
     Bend.trickles,

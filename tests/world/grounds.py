@@ -24,8 +24,6 @@ from topup.sandbox.tempo import FEE_AMM, USDC_E
 from topup.sandbox.world import FEE_DESTINATION, STEPPED, World, embedded
 from topup.sandbox.x402 import selling
 
-# Deeper than the final block of the embedded chain, and of anvil.
-FINAL_BLOCKS: Final = 8
 FINAL_ON_TEMPO: Final = 70
 HELD: Final = 100_000_000
 HELD_ON_TEMPO: Final = 45_000_000
@@ -33,13 +31,6 @@ HELD_ON_TEMPO: Final = 45_000_000
 TOTAL: Final = 10_500_000
 FEE: Final = TOTAL // 100
 PAST_DEADLINE_MS: Final = 49 * 3_600_000
-
-
-def buried(world: World) -> None:
-    """Make every block of the embedded chain final that there is; called inside the world."""
-    for _ in range(FINAL_BLOCKS):
-        world.clock.leap(2_000)
-        world.chain.mine(world.clock.now_s())
 
 
 def providers(world: World, first: str, *, two: bool) -> str:
@@ -62,15 +53,10 @@ def of_x402(profile: str, settles_late_ms: int = 10_000) -> Iterator[Ground]:
             world=world,
             rail="x402",
             settings=settings,
-            token=contracts.USDC,
-            commodity=Commodity.USDC,
-            fees_to="",
             recipient=x402_seller.RECIPIENT,
-            bury=lambda: buried(world),
             asked=lambda: sold.count("offer") + sold.count("payment"),
             paid=lambda: sold.count("payment"),
             credit=sold.poll,
-            expiry_ms=400_000,
         )
 
 
@@ -89,7 +75,7 @@ def of_mpp(style: Style = "mppx", settles_late_ms: int = 2_000) -> Iterator[Grou
             own = {"TOPUP_RAILS__MPP__RECIPIENTS": purchases.RECIPIENT}
             return tempo.buying(providers(world, world.rpc.url, two=two)) | own
 
-        def bury() -> None:
+        def bury(_: World) -> None:
             world.clock.leap(FINAL_ON_TEMPO * 1000)
             world.chain.rpc("anvil_mine", [hex(FINAL_ON_TEMPO), "0x1"])
             world.chain.mine(world.clock.now_s())  # with the base fee that blocks in a row have let fall
@@ -106,7 +92,6 @@ def of_mpp(style: Style = "mppx", settles_late_ms: int = 2_000) -> Iterator[Grou
             asked=lambda: len(sold.posts),
             paid=lambda: sold.count("payment"),
             credit=lambda: credited(sold),
-            expiry_ms=400_000,
         )
 
 
@@ -170,11 +155,7 @@ def in_usdc() -> Iterator[Ground]:
             world=world,
             rail="coinbase",
             settings=settings,
-            token=contracts.USDC,
-            commodity=Commodity.USDC,
-            fees_to="",
             recipient=terms.recipient,
-            bury=lambda: buried(world),
             asked=lambda: sold.count("coinbase"),
             paid=sent,
             credit=sold.poll,
@@ -239,7 +220,6 @@ def taken(play: Play) -> int:
 
 
 def allowed(play: Play) -> int:
-    """Return how much of the wallet's USDC the payment contract may take."""
     owner, spender = (one[2:].lower().rjust(64, "0") for one in (play.world.wallet, contracts.PAYMENT_PROTOCOL))
     call = {"to": contracts.USDC, "data": "0xdd62ed3e" + owner + spender}
     return int(play.world.do(lambda: play.world.chain.rpc("eth_call", [call, "latest"])), 16)

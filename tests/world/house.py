@@ -20,7 +20,7 @@ from eth_utils.crypto import keccak
 from tests.tools import outside
 from tests.world.proxy import Proxy
 from tests.world.served import TOPUP, ran
-from tests.world.stage import Stage, low, payments, price, sent_beside, transferred
+from tests.world.stage import Stage, low, payments, sent_beside, transferred
 from topup.domain.events import Event
 from topup.domain.lifecycle import State, TopUp
 from topup.ledger.store import SqliteStore
@@ -203,10 +203,6 @@ class House:
         told: dict[int, str] = self.inside(found)
         return told
 
-    def price(self, percent: int) -> None:
-        """Set the pools' price, in percent of the fair one; for scripts."""
-        price(self.world, percent)
-
     def foreign(self) -> str:
         """Use the wallet's key beside its owner, at the wallet's next nonce; return the hash. For scripts."""
         self.strange = True
@@ -239,12 +235,9 @@ class House:
         await self.stop()
         self.start(**settings)
 
-    async def steps(self, count: int) -> None:
-        await self.stage.steps(count)
-
     async def dies(self, passes: int = 60) -> None:
         try:
-            await self.steps(passes)
+            await self.stage.steps(passes)
         except Killed:
             await self.stop()
             return

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from eth_keys.datatypes import PrivateKey
 
-from tests.world import builders
-from tests.world.simulated import SELLER
+from tests.world import builders, simulated
+from tests.world.simulated import SELLER, answer
+from tests.world.simulated_tempo import challenged, packed
 from topup.domain.demand import Bounds, Request, Verified
 from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLAR, TEMPO_TOKENS
 from topup.domain.money import Bps, Usd, Usdc, Wei
@@ -78,17 +77,7 @@ def x402_before(
     offers: list[Json], signer: Any = None, *, pinned: frozenset[bytes] = frozenset({SOLD_TO})
 ) -> tuple[x402.X402, Any]:
     """The rail, before a seller with offers that differ from an honest one by these changes."""
-    offer: Json = {
-        "scheme": "exact",
-        "network": "base",
-        "maxAmountRequired": str(TEN),
-        "asset": "0x" + BASE_DOLLAR.token.hex(),
-        "payTo": SELLER,
-        "maxTimeoutSeconds": 300,
-        "extra": {"name": BASE_DOLLAR.name, "version": BASE_DOLLAR.version},
-    }
-    body = json.dumps({"x402Version": 1, "accepts": [offer | one for one in offers]}).encode()
-    world: Any = Standing(Answered("/credits/topup", 402, (), body))
+    world: Any = Standing(answer("/credits/topup", 402, simulated.offers(TEN, *offers)))
     one = BASE_DOLLAR
     bounds = Bounds(one.token, pinned, Bps(600), 30, 900)
     told = authorization.Seller(world, "", bounds, 1, NOTHING)
@@ -111,10 +100,8 @@ def mpp_rail(
         "recipient": SELLER,
         "methodDetails": {"chainId": TEMPO_DOLLAR.chain_id} | dict(details),
     } | dict(told)
-    packed = base64.urlsafe_b64encode(json.dumps(request).encode()).rstrip(b"=").decode()
-    named = {"id": "one", "realm": "seller.example", "method": "tempo", "intent": "charge", "request": packed}
-    named |= {"expires": "2026-09-21T14:18:20Z"} | dict(shown)
-    line = "Payment " + ", ".join(f'{name}="{value}"' for name, value in named.items())
-    world: Any = Standing(Answered("/credits/purchases", 402, (("www-authenticate", line),), b""))
+    named = {"id": "one", "realm": "seller.example", "method": "tempo", "intent": "charge"}
+    named |= {"request": packed(request), "expires": "2026-09-21T14:18:20Z"} | dict(shown)
+    world: Any = Standing(answer("/credits/purchases", 402, b"", [challenged(named)]))
     bounds = Bounds(TEMPO_DOLLAR.token, frozenset({SOLD_TO}), Bps(600), 30, 900)
     return mpp.Mpp(authorization.Seller(world, key, bounds, 1, Masker([key])), world, None, world, terms=MPP_TERMS)

@@ -71,6 +71,5 @@ def written(told: Statement, program: str) -> str:
 
 
 def checked(command: list[str]) -> None:
-    """Run a program that has to accept what it is given."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

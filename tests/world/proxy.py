@@ -109,23 +109,17 @@ def answer_twice() -> Fault:
 
     What is asked on it after that is read and never answered.
     """
-
-    async def act(forward: Forward) -> Answer:
-        return _bytes(lambda head, body: (head + body) * 2, await forward(), close=False)
-
-    return Fault("answer_twice", act)
+    return Fault("answer_twice", _changed(lambda honest: _writing([(_head(honest) + honest.body) * 2], stay=True)))
 
 
 def truncate(*, told: Literal["full", "short"] = "full") -> Fault:
     """Send half of the body; Content-Length tells the full length, or the short one as if that were all."""
 
-    async def act(forward: Forward) -> Answer:
-        honest = await forward()
-        if isinstance(honest, Response) and told == "short":
-            return Response(honest.status, honest.body[: len(honest.body) // 2], honest.headers)
-        return _bytes(lambda head, body: head + body[: len(body) // 2], honest)
+    def half(honest: Response) -> Answer:
+        kept = honest.body[: len(honest.body) // 2]
+        return _writing([_head(honest), kept]) if told == "full" else Response(honest.status, kept, honest.headers)
 
-    return Fault("truncate", act)
+    return Fault("truncate", _changed(half))
 
 
 def status(code: int, body: bytes = b"", headers: Mapping[str, str] = JSON, *, forwarded: bool = False) -> Fault:
@@ -140,12 +134,9 @@ def body(text: bytes) -> Fault:
 
 def crowded(most: int) -> Fault:
     """Refuse every batch of more than so many calls as a whole; with 0 every batch."""
-    error = {
-        "code": -32600,
-        "message": f"batch too large: at most {most} calls" if most else "batch requests are not supported",
-    }
-    text = json.dumps({"jsonrpc": "2.0", "id": None, "error": error}).encode()
-    return Fault("crowded", _instead(Response(200, text, JSON), forwarded=False), above=most)
+    message = f"batch too large: at most {most} calls" if most else "batch requests are not supported"
+    refused = _refused(200, {"code": -32600, "message": message})
+    return Fault("crowded", _instead(refused, forwarded=False), above=most)
 
 
 def hurried(every: int) -> Fault:
@@ -158,7 +149,7 @@ def hurried(every: int) -> Fault:
             return await forward()
         error = {"code": -32016, "message": "over rate limit"}
         if turn % 2:
-            return Response(429, json.dumps({"jsonrpc": "2.0", "id": None, "error": error}).encode(), JSON)
+            return _refused(429, error)
         honest = await forward()
         if isinstance(honest, Raw):
             return honest
@@ -171,22 +162,18 @@ def hurried(every: int) -> Fault:
 
 def raw(text: bytes) -> Fault:
     """Write these very bytes and close."""
-    return Fault("raw", _instead(_writing(lambda: [text]), forwarded=True))
+    return Fault("raw", _instead(_writing([text]), forwarded=True))
 
 
 def slow(part: Literal["head", "body"], pace_s: float) -> Fault:
     """Send the honest answer with so many seconds between two bytes of its head, or of its body."""
 
-    async def act(forward: Forward) -> Answer:
-        honest = await forward()
-        if isinstance(honest, Raw):
-            return honest
-        head = _head(honest)
-        pieces = [head[n : n + 1] for n in range(len(head))] if part == "head" else [head]
-        rest = [honest.body[n : n + 1] for n in range(len(honest.body))] if part == "body" else [honest.body]
-        return _writing(lambda: pieces + rest, pace_s)
+    def paced(honest: Response) -> Answer:
+        parts = {"head": _head(honest), "body": honest.body}
+        slowly = [bytes([one]) for one in parts[part]]
+        return _writing([*slowly, honest.body] if part == "head" else [parts["head"], *slowly], pace_s)
 
-    return Fault(f"slow_{part}", act)
+    return Fault(f"slow_{part}", _changed(paced))
 
 
 def bomb(size: int) -> Fault:
@@ -201,26 +188,19 @@ def oversized(size: int) -> Fault:
 
 def rewrite(change: Callable[[bytes], bytes]) -> Fault:
     """Answer with a function of the honest body."""
-
-    async def act(forward: Forward) -> Answer:
-        honest = await forward()
-        return Response(honest.status, change(honest.body), honest.headers) if isinstance(honest, Response) else honest
-
-    return Fault("rewrite", act)
+    return Fault("rewrite", _changed(lambda honest: Response(honest.status, change(honest.body), honest.headers)))
 
 
 def packed() -> Fault:
     """Answer with the honest document packed by gzip, whether or not anybody asked for that."""
 
-    async def act(forward: Forward) -> Answer:
-        honest = await forward()
-        if isinstance(honest, Raw) or "content-encoding" in {name.lower() for name in honest.headers}:
+    def packed_by(honest: Response) -> Answer:
+        if "content-encoding" in {name.lower() for name in honest.headers}:
             return honest
-        return Response(
-            honest.status, gzip.compress(honest.body, mtime=0), {**honest.headers, "content-encoding": "gzip"}
-        )
+        body = gzip.compress(honest.body, mtime=0)
+        return Response(honest.status, body, {**honest.headers, "content-encoding": "gzip"})
 
-    return Fault("packed", act)
+    return Fault("packed", _changed(packed_by))
 
 
 # -- faults of one answer ---------------------------------------------------------------------------------------------
@@ -489,12 +469,21 @@ def _waiting(wait: Callable[[], Awaitable[object]], *, after: bool) -> Callable[
     return act
 
 
-def _sandbox(name: str, terms: wire.Wire) -> Fault:
+def _changed(change: Callable[[Response], Answer]) -> Callable[[Forward], Awaitable[Answer]]:
     async def act(forward: Forward) -> Answer:
         honest = await forward()
-        return honest if isinstance(honest, Raw) else wire.WIRE_FAULTS[name](terms, lambda: honest.body)
+        return honest if isinstance(honest, Raw) else change(honest)
 
-    return Fault(name, act)
+    return act
+
+
+def _refused(code: int, error: Document) -> Response:
+    """Refuse a whole exchange."""
+    return Response(code, json.dumps({"jsonrpc": "2.0", "id": None, "error": error}).encode(), JSON)
+
+
+def _sandbox(name: str, terms: wire.Wire) -> Fault:
+    return Fault(name, _changed(lambda honest: wire.WIRE_FAULTS[name](terms, lambda: honest.body)))
 
 
 def _head(answer: Response) -> bytes:
@@ -502,18 +491,11 @@ def _head(answer: Response) -> bytes:
     return "\r\n".join([*lines, f"content-length: {len(answer.body)}", "", ""]).encode("latin-1")
 
 
-def _bytes(change: Callable[[bytes, bytes], bytes], answer: Answer, *, close: bool = True) -> Answer:
-    if isinstance(answer, Raw):
-        return answer
-    text = change(_head(answer), answer.body)
-    return _writing(lambda: [text], stay=not close)
-
-
-def _writing(pieces: Callable[[], list[bytes]], pace_s: float = 0.0, *, stay: bool = False) -> Raw:
+def _writing(pieces: list[bytes], pace_s: float = 0.0, *, stay: bool = False) -> Raw:
     """Write pieces at a pace; with `stay` the connection is left open until the other side closes it."""
 
     async def write(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for piece in pieces():
+        for piece in pieces:
             writer.write(piece)
             await writer.drain()
             if pace_s:

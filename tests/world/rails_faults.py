@@ -21,6 +21,7 @@ from tests.world.stage import Stage, moves
 from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.domain.lifecycle import TERMINAL, Kind, State
 from topup.payment.config import PassResult
+from topup.sandbox import contracts
 from topup.sandbox.fault import Fault
 from topup.sandbox.world import World
 
@@ -36,10 +37,19 @@ PACE: Final = {
     "TOPUP_POLICY__CHARGES_PER_HOUR": "1000",
     "TOPUP_POLICY__BURN_FACTOR_MAX": "0",
 }
+# Deeper than the final block of the embedded chain, and of anvil.
+FINAL_BLOCKS: Final = 8
 # Seconds of the machine: who hangs is given up soon, and who answers is waited for, however slow the machine is.
 HANGS: Final = frozenset({"time-out", "trickle"})
 SOON_S: Final = 1
 PATIENCE_S: Final = 30
+
+
+def buried(world: World) -> None:
+    """Make every block of the embedded chain final that there is; called inside the world."""
+    for _ in range(FINAL_BLOCKS):
+        world.clock.leap(2_000)
+        world.chain.mine(world.clock.now_s())
 
 
 @dataclass(frozen=True)
@@ -64,15 +74,15 @@ class Ground:
     world: World
     rail: str
     settings: Callable[[bool], dict[str, str]]
-    token: str
-    commodity: Commodity
-    fees_to: str
     recipient: str
-    bury: Callable[[], object]
     asked: Callable[[], int]
     paid: Callable[[], int]
     credit: Callable[[], object]
-    expiry_ms: int
+    token: str = contracts.USDC
+    commodity: Commodity = Commodity.USDC
+    fees_to: str = ""
+    bury: Callable[[World], object] = buried
+    expiry_ms: int = 400_000
     through: str = ""
     parts: tuple[tuple[str, int], ...] = ()
     mend: Callable[[], object] = lambda: None
@@ -136,8 +146,7 @@ class Play:
         self.world.do(tick)
 
     def bury(self) -> None:
-        """Make every block final that there is."""
-        self.world.do(self.ground.bury)
+        self.world.do(lambda: self.ground.bury(self.world))
 
     async def until(self, *states: State, after: str = "", passes: int = 60) -> None:
         """Make passes until a top-up other than `after` is in one of these states; blocks are buried as they come."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import json
 import os
 import signal
@@ -21,8 +19,8 @@ from typing import Any
 from typer.testing import CliRunner, Result
 
 from tests.tools import HANGS_S, outside
+from tests.world import warm
 from tests.world.stage import payments, spent_in_books
-from tests.world.warm import Forked, Warm, takes
 from topup.commands.cli import app
 from topup.domain.lifecycle import TopUp
 from topup.ledger.store import SqliteStore
@@ -45,9 +43,9 @@ HASTE = {
 }
 
 
-def until(condition: Callable[[], Any], told: Callable[[], object] = str) -> None:
+def until(condition: Callable[[], Any], told: Callable[[], object] = str, patience_s: float = PATIENCE_S) -> None:
     """Wait until this is so; say what was told when it never is."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < end, told()
         time.sleep(0.05)
@@ -65,20 +63,8 @@ def events_of(log: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.splitlines() if line.startswith("{")]
 
 
-@functools.cache
-def warm() -> Warm:
-    """Return the process that this pytest worker's commands are forked from; it ends with the worker."""
-    made = Warm()
-    atexit.register(made.close)
-    return made
-
-
 def ran(command: Sequence[str], environment: Mapping[str, str], timeout_s: float = HANGS_S) -> Done:
-    """Run one command to its end, without the time that Python takes to load it where it can be forked.
-
-    Raises:
-        subprocess.TimeoutExpired: it did not end in time; it was killed.
-    """
+    """Run one command to its end, without the time that Python takes to load it where it can be forked."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         process = began(command, environment, out, err)
@@ -91,10 +77,10 @@ def ran(command: Sequence[str], environment: Mapping[str, str], timeout_s: float
 
 def began(
     command: Sequence[str], environment: Mapping[str, str], out: Path, err: Path, *, cold: bool = False
-) -> subprocess.Popen[bytes] | Forked:
+) -> subprocess.Popen[bytes] | warm.Forked:
     """Start one command; forked, unless `cold`: what /proc says of a fork's beginning is its parent's."""
-    if not cold and takes(command):
-        return warm().start(command, environment, out, err)
+    if not cold and warm.takes(command):
+        return warm.start(command, environment, out, err)
     with out.open("wb") as stdout, err.open("wb") as stderr:
         return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
 
@@ -103,7 +89,7 @@ def began(
 class Running:
     """A command that goes on in the background, its two outputs in files."""
 
-    process: subprocess.Popen[bytes] | Forked
+    process: subprocess.Popen[bytes] | warm.Forked
     out: Path
     err: Path
 
@@ -115,27 +101,24 @@ class Running:
         return events_of(self.log().rpartition("\n")[0])
 
     def told(self, name: str, **fields: object) -> list[dict[str, Any]]:
-        """Its events of this name with these fields."""
         return [e for e in self.events() if e["event"] == name and all(e.get(k) == v for k, v in fields.items())]
 
     def await_event(self, name: str, **fields: object) -> dict[str, Any]:
         """Wait until it says this; return the first such event. It will not come once a pass or the process failed."""
-        end = time.monotonic() + PATIENCE_S
-        while time.monotonic() < end:
-            ended = self.process.poll() is not None or bool(self.told("cycle_failed"))
-            if found := self.told(name, **fields):
-                return found[0]
-            if ended:
-                break
-            time.sleep(0.05)
-        raise AssertionError(f"no {name} {fields}, exit code {self.process.poll()}:\n{self.log()}")
+
+        def said_or_ended() -> bool:
+            return bool(self.told(name, **fields) or self.told("cycle_failed")) or self.process.poll() is not None
+
+        until(said_or_ended, self.log)
+        found = self.told(name, **fields)  # what was said in its last moment counts
+        assert found, f"no {name} {fields}, exit code {self.process.poll()}:\n{self.log()}"
+        return found[0]
 
     def killed(self) -> None:
         self.process.kill()
         self.process.wait()
 
     def stop(self, number: signal.Signals = signal.SIGTERM, patience_s: float = PATIENCE_S) -> int:
-        """Send a signal; return the exit code."""
         self.process.send_signal(number)
         return self.process.wait(timeout=patience_s)
 

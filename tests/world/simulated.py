@@ -13,8 +13,9 @@ import base64
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from random import Random
 from typing import Any, TypeVar
@@ -132,11 +133,9 @@ class Clock:
         self.skew_ms = 0
 
     def now_ms(self) -> int:
-        """Return what the machine believes."""
         return self.true_ms + self.skew_ms
 
     def monotonic_ms(self) -> int:
-        """Return what really went by."""
         return self.true_ms
 
     async def sleep(self, seconds: float) -> None:
@@ -182,11 +181,8 @@ class Net:
         parent = self.tip
         # After a halt the chain's time goes on where it stopped.
         behind = self._clock.true_ms // 1000 - parent.head.timestamp_s > 3600 and self._rng.random() < 0.7
-        at_s = (
-            parent.head.timestamp_s + BLOCK_S
-            if behind
-            else max(parent.head.timestamp_s + BLOCK_S, self._clock.true_ms // 1000)
-        )
+        soonest_s = parent.head.timestamp_s + BLOCK_S
+        at_s = soonest_s if behind else max(soonest_s, self._clock.true_ms // 1000)
         after = parent.next(at_s)
         while True:
             ready = [t for t in self.pool.values() if t.nonce == after.nonce and t.fee >= self.base_fee]
@@ -210,7 +206,6 @@ class Net:
         self.blocks.append(after)
 
     def _put(self, after: Block, receipt: Receipt) -> None:
-        """Let a transaction take its effect."""
         tx = receipt.tx
         after.receipts.append(receipt)
         after.balance -= receipt.fee
@@ -295,15 +290,9 @@ class Provider:
     lag: int = 0
     down: bool = False
     requests: int = 0
-    fake: dict[bytes, Inclusion] = field(default_factory=dict)
 
-    @property
-    def name(self) -> str:
-        return self.owner
-
-    @property
-    def host(self) -> str:
-        return self.owner
+    def __post_init__(self) -> None:
+        self.name = self.host = self.owner
 
     heard = Rpc.heard
 
@@ -363,14 +352,12 @@ class Provider:
         return Simulation(PAY_GAS * 12 // 10, Wei(L1_FEE), "eth_simulateV1")
 
     def look(self, sought: Sequence[tuple[Attempt, Charge]]) -> ProviderObservation:
-        """Show receipts, tags and replaced blocks."""
         block, number = self.head(), self.head().head.number
         nonces = {a.hash: a.plan.nonce for a, _ in sought}
         shown = [(a.hash or b"", a.inclusion, self._seen(a, number)) for a, _ in sought]
         return self._view(block, number, shown, frozenset(), lambda key: block.nonce <= nonces[key])
 
     def uses(self, sought: Sequence[tuple[AuthorizationUse, Inclusion | None]]) -> ProviderObservation:
-        """Show where authorizations were used, and which carry the mark."""
         block, number = self.head(), self.head().head.number
         used = frozenset(t.key for t, _ in sought if self._marked(block, t))
         shown = [(t.key, told, self._used(block, t)) for t, told in sought]
@@ -462,7 +449,6 @@ class Provider:
     # -- the same of authorizations -----------------------------------------------------------------------------
 
     def holdings(self, uses: Sequence[AuthorizationUse]) -> Preflight:
-        """Answer what an authorization is planned on."""
         block = self.head()
         if any(self._marked(block, use) for use in uses):
             raise PaymentForbidden(Reason.AUTHORIZATION_USED, "it was used already", remedy="")
@@ -480,7 +466,6 @@ class Provider:
         )
 
     def simulate_transfer(self, tokens: Usdc) -> Simulation:
-        """Dry-run a transfer on what it shows."""
         if (self.head().balance < tokens.units or self.net.frozen) and self.lie != "simulates_all":
             raise Reverted("InsufficientBalance", "", b"")
         return Simulation(0, Wei(0), "eth_call")
@@ -609,7 +594,6 @@ class SimulatedTokens(Asked):
         return agreement.preflight_of(answers, self.quorum).value
 
     async def simulate(self, wallet: bytes, token: bytes, paying: tuple[bytes, Usdc], at: Head) -> None:
-        """Run it dry."""
         agreement.simulation(await self._ask(lambda p: p.simulate_transfer(paying[1])), self.quorum)
         self.dry[paying[0], paying[1].units] = self._clock.true_ms
 
@@ -725,7 +709,6 @@ class SimulatedSigner:
         return self._signed(plan, None, 0, 0)
 
     def sign_revocation(self, plan: Plan) -> tuple[bytes, bytes]:
-        """Sign that nothing is allowed any more."""
         assert plan.kind is Kind.APPROVE and plan.data == bytes(32)
         return self._signed(plan, None, 0, 0)
 
@@ -890,11 +873,7 @@ class SimulatedSeller(ABC):
         self.live()
 
     def _said(self) -> int:
-        """Return a status to answer a payment with: what is said has nothing to do with what is done.
-
-        Raises:
-            ApiUnknown: the answer is lost.
-        """
+        """Return a status to answer a payment with: what is said has nothing to do with what is done."""
         dice = self._dice()
         if dice < 0.2:
             raise ApiUnknown("the answer was lost")
@@ -912,16 +891,11 @@ class SimulatedOffers(SimulatedSeller):
         dice = self._dice()
         if (wrong := self._unanswered(path, dice)) is not None:
             return wrong
-        offer = {
-            "scheme": "exact",
-            "network": "base",
-            "maxAmountRequired": str(int(amount * 10**6)),
-            "asset": "0x" + BASE_DOLLAR.token.hex(),
+        told = {
             "payTo": STRANGER if dice > 0.99 and not self.honest else SELLER,
             "maxTimeoutSeconds": 300 if self.honest else self._rng.choice((120, 300, 900)),
-            "extra": {"name": BASE_DOLLAR.name, "version": BASE_DOLLAR.version},
         }
-        return answer(path, 402, json.dumps({"x402Version": 1, "accepts": [offer]}).encode())
+        return answer(path, 402, offers(int(amount * 10**6), told))
 
     def _paid(self, path: str, amount: Decimal, paying: str) -> Answered:
         told = json.loads(base64.b64decode(paying))["payload"]["authorization"]
@@ -934,6 +908,20 @@ class SimulatedOffers(SimulatedSeller):
         return answer(path, self._said())
 
 
+def offers(units: int, *changes: Mapping[str, Any]) -> bytes:
+    """Return the document of a seller for x402 whose offers differ from an honest one by these changes."""
+    honest = {
+        "scheme": "exact",
+        "network": "base",
+        "maxAmountRequired": str(units),
+        "asset": "0x" + BASE_DOLLAR.token.hex(),
+        "payTo": SELLER,
+        "maxTimeoutSeconds": 300,
+        "extra": {"name": BASE_DOLLAR.name, "version": BASE_DOLLAR.version},
+    }
+    return json.dumps({"x402Version": 1, "accepts": [{**honest, **one} for one in changes]}).encode()
+
+
 def answer(path: str, status: int, body: bytes = b"{}", headers: Sequence[tuple[str, str]] = ()) -> Answered:
     """Return what an `Exchange` makes of an answer."""
     return Answered(path, status, tuple(headers), body)
@@ -944,11 +932,11 @@ class Listener:
 
     def __init__(self) -> None:
         self.told: list[str] = []
-        self.names: dict[str, int] = {}
+        self.names = Counter[str]()
 
     def emit(self, event: Event) -> None:
         name = event.name()
-        self.names[name] = self.names.get(name, 0) + 1
+        self.names[name] += 1
         self.told.append(f"{name} {event.shown()}")
         if len(self.told) > 400:
             del self.told[:200]

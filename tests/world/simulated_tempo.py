@@ -81,6 +81,14 @@ class TempoSigner(SimulatedSigner):
         return raw, one.hash
 
 
+def packed(request: Mapping[str, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(request).encode()).rstrip(b"=").decode()
+
+
+def challenged(told: Mapping[str, str]) -> tuple[str, str]:
+    return "www-authenticate", "Payment " + ", ".join(f'{name}="{value}"' for name, value in told.items())
+
+
 def _read(raw: bytes) -> Tx:
     """Return what a chain reads in signed bytes."""
     lane, deadline, fee, memo, total = json.loads(raw)
@@ -140,10 +148,9 @@ class SimulatedPurchases(SimulatedSeller):
                     told["realm"] = "elsewhere.example"
                 case "memo":
                     details["memo"] = "0x" + "11" * 32
-        packed = base64.urlsafe_b64encode(json.dumps(asked).encode()).rstrip(b"=").decode()
-        told["request"] = packed
+        told["request"] = packed(asked)
         self._issued[told["id"]] = (told, key, body)
-        return "www-authenticate", "Payment " + ", ".join(f'{name}="{value}"' for name, value in told.items())
+        return challenged(told)
 
     def _paid(self, path: str, key: str, body: bytes, paying: str) -> Answered:
         text = paying.removeprefix("Payment ")

@@ -81,7 +81,6 @@ def failing(method: str, error: Exception, when: When = lambda _: True) -> Inter
 
 
 def limited(blocks: int, refusal: str = "the block range is too large") -> Intercept:
-    """Grant so many blocks of logs a question."""
 
     def beyond(params: list[Any]) -> bool:
         return int(params[0]["toBlock"], 16) - int(params[0]["fromBlock"], 16) >= blocks
@@ -225,7 +224,6 @@ class Stand(Provided[EvmChain]):
         return parse(builders.raw_of(operator.charge(asked, draft=change(operator.draft(asked)))))
 
     def call(self, demand: Charge, value: Wei = ENOUGH, tier: int = 500) -> Call:
-        """What pays this demand."""
         return Call(self.wallet, demand.contract, payment_data(demand.intent, tier), value)
 
     def simulate(self, demand: Charge, value: Wei = ENOUGH, tier: int = 500) -> Simulation:

@@ -20,17 +20,19 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
+from unittest import mock
 
 from eth_account.typed_transactions.typed_transaction import TypedTransaction
-from eth_keys.backends.native.jacobian import fast_multiply, inv
-from eth_keys.constants import SECPK1_G, SECPK1_N
+from eth_keys.backends.native import ecdsa
+from eth_keys.constants import SECPK1_N
 from eth_utils.crypto import keccak
+from hexbytes import HexBytes
 
 from tests.world.duel import STORE, Duel
 from tests.world.house import MINUTE_S, NONCE, SEND, House, Killed, Result, Script
 from tests.world.proxy import Fault, delay, lose, refuse, silent, status, wrong
 from tests.world.served import Served, served
-from tests.world.stage import Stage
+from tests.world.stage import price
 from topup.app.keys import LateSigner
 from topup.domain.errors import SignerError
 from topup.domain.lifecycle import Attempt, Kind, Plan, State, TopUp
@@ -284,13 +286,13 @@ def chain_halted(house: House) -> Iterator[None]:
 def reverted_then_replaced(house: House) -> Iterator[None]:
     """The first payment reverts, the next one leaves, and the block of the revert is replaced: the first succeeds."""
     yield from _first_sent(house)
-    house.price(90)
+    price(house.world, 90)
     house.mine()
-    house.price(100)
+    price(house.world, 100)
     while len(house.sent) < 2:
         yield
     house.chain.reorg(1)
-    house.price(100)
+    price(house.world, 100)
     house.mine()
     house.mining = True
 
@@ -441,17 +443,10 @@ def _dies_at(place: Any, method: str) -> None:
     setattr(place, method, die)
 
 
-def _dies_around_a_signature(stage: Stage, *, signed: bool) -> None:
-    """Let the process die once a nonce is taken and nothing signed, or once it is signed and nothing sent."""
-    if signed:
-        _dies_at(stage.store, "intend")
-    else:
-        _dies_at(stage.works.rail(), "sign")
-
-
 async def _crashed(house: House, crashes: int) -> None:
+    """Die in turn once a nonce is taken and nothing signed, and once it is signed and nothing sent."""
     for nth in range(crashes):
-        _dies_around_a_signature(house.stage, signed=bool(nth % 2))
+        _dies_at(*((house.stage.store, "intend") if nth % 2 else (house.stage.works.rail(), "sign")))
         await house.dies()
         house.start()
     topup = await house.ends()
@@ -471,9 +466,6 @@ async def burned_nonces(house: House) -> None:
 async def _burned_a_hundred_times(house: House) -> None:
     """The same, a hundred times."""
     await _crashed(house, 100)
-
-
-BURNED_A_HUNDRED_TIMES: Final = _burned_a_hundred_times
 
 
 @story(7, settings={"fees__bump_max": "0"}, alike=nonce_used_says_the_node)
@@ -515,15 +507,15 @@ async def receipt_vanishes(house: House) -> None:
 
     receipt = house.inside(preconfirmed)
     shown = wire.on(RECEIPT, wrong(lambda _: receipt))
-    await house.steps(5)
+    await house.stage.steps(5)
     shown.end()
-    await house.steps(3)
+    await house.stage.steps(3)
     house.hold(house.topup.state is State.SENT, f"{house.topup.state} by a receipt of no block")
     house.hold(not house.named("payment_included"), "a receipt of no block was believed")
 
     def fails() -> None:
         chain.held.clear()
-        house.price(90)
+        price(house.world, 90)
         house.mine()
 
     house.inside(fails)
@@ -532,13 +524,13 @@ async def receipt_vanishes(house: House) -> None:
 
     def succeeds() -> None:
         chain.reorg(1)
-        house.price(100)
+        price(house.world, 100)
         chain.tags_known = False
 
     house.inside(succeeds)
     house.mining = True
     await house.stage.until(State.CREDITED)
-    await house.steps(10)
+    await house.stage.steps(10)
     house.hold(house.topup.state is State.CREDITED, f"{house.topup.state} before its block was safe")
     chain.tags_known = True
     topup = await house.ends()
@@ -646,7 +638,7 @@ async def _cancel_won(house: House) -> None:
     """A cancel is mined: the top-up ends only when a final block, shown by two, proves that nothing was paid."""
     topup = await _cancelling(house)
     house.inside(house.mine)
-    await house.steps(3)
+    await house.stage.steps(3)
     house.hold(house.topup.state is State.DEATHWATCH, f"{house.topup.state} before the block was final")
     house.mining = True
     topup = await house.stage.until(State.FAILED)
@@ -712,34 +704,12 @@ class Moody(LocalSigner):
         if self.down:
             self.down -= 1
             raise SignerError("the signing service does not answer", remedy="wait for it")
-        fields = {
-            "type": 2,
-            "chainId": plan.chain_id,
-            "nonce": plan.nonce,
-            "to": plan.to,
-            "value": plan.value.units,
-            "data": plan.data,
-            "gas": plan.gas_limit,
-            "maxFeePerGas": plan.max_fee_per_gas.units,
-            "maxPriorityFeePerGas": plan.max_priority_fee_per_gas.units,
-            "accessList": [],
-        }
-        transaction = TypedTransaction.from_dict(fields)
-        raw = _signed_at_random(transaction, bytes(self._account.key))
+        signed = TypedTransaction.from_bytes(HexBytes(super()._signed(plan)[0]))
+        # At random, as a service without RFC 6979 signs.
+        with mock.patch.object(ecdsa, "deterministic_generate_k", return_value=secrets.randbelow(SECPK1_N - 1) + 1):
+            v, r, s = ecdsa.ecdsa_raw_sign(signed.hash(), self._key().to_bytes())
+        raw = TypedTransaction.from_dict(signed.as_dict() | {"v": v, "r": r, "s": s}).encode()
         return raw, bytes(keccak(raw))
-
-
-def _signed_at_random(transaction: TypedTransaction, key: bytes) -> bytes:
-    """Sign with a random nonce of ECDSA, as a service without RFC 6979 does (SEC 1, 4.1.3; low s by EIP-2)."""
-    k = secrets.randbelow(SECPK1_N - 1) + 1
-    x, y = fast_multiply(SECPK1_G, k)
-    r = x % SECPK1_N
-    s = inv(k, SECPK1_N) * (int.from_bytes(transaction.hash(), "big") + r * int.from_bytes(key, "big")) % SECPK1_N
-    odd = y % 2
-    if s * 2 > SECPK1_N:
-        s, odd = SECPK1_N - s, 1 - odd
-    signed = TypedTransaction.from_dict(transaction.as_dict() | {"v": odd, "r": r, "s": s})
-    return bytes(signed.encode())
 
 
 def _moody(house: House, down: int) -> None:
@@ -754,18 +724,12 @@ def _moody(house: House, down: int) -> None:
 @story(15)
 async def flaky_signer(house: House) -> None:
     """The signer fails, and never signs alike: signed again as long as nothing may have left, and not once after."""
-    _moody(house, 2)
-    _dies_at(house.stage.store, "signed")  # signed, and not written
-    await house.dies()
-    house.start()
-    _moody(house, 0)
-    _dies_at(house.stage.store, "intend")  # written, and the intent to send is not
-    await house.dies()
-    house.start()
-    _moody(house, 0)
-    _dies_at(house.stage.works.rail(), "send")  # the intent is written, and nothing sent
-    await house.dies()
-    house.start()
+    # Signed, and not written; written, and the intent to send is not; the intent is written, and nothing sent.
+    for nth, method in enumerate(("signed", "intend", "send")):
+        _moody(house, 0 if nth else 2)
+        _dies_at(house.stage.works.rail() if method == "send" else house.stage.store, method)
+        await house.dies()
+        house.start()
     _moody(house, 0)
     intended = house.topup.out
     topup = await house.ends()
@@ -793,7 +757,7 @@ async def _restored(house: House) -> None:
     house.start()
     rest = await house.stage.rests("nonce_ahead")
     house.asked = rest.detail
-    await house.steps(20)
+    await house.stage.steps(20)
     house.hold(not house.topup.attempts, "something was signed")
 
 
@@ -825,9 +789,6 @@ async def _taken_over_before_posting(house: House) -> None:
     await _adopt(house)
     house.inside(lambda: house.world.gateway.switch_off("posting"))
     house.wait(MINUTE_S)
-
-
-TAKEN_OVER_BEFORE_POSTING: Final = _taken_over_before_posting
 
 
 @story(17, trouble=reverted_then_replaced)
@@ -880,7 +841,7 @@ async def _endpoint_gone(house: House) -> None:
     """The endpoint for charges answers 410: over, said, and asked no more."""
     house.api.on("/credits/coinbase", status(410, b'{"error":{"code":410,"message":"Gone"}}'))
     await house.stage.until(State.DROPPED)
-    await house.steps(10)
+    await house.stage.steps(10)
     house.hold(len(house.named("endpoint_gone")) == 1, "not said once")
     house.hold(house.api.asked("/credits/coinbase") == 1, "asked again")
     house.note("410: ended and said")
@@ -926,7 +887,7 @@ async def power_loss(house: House) -> None:
     house.wait(2 * BLOCK_S)
     rest = await house.stage.step()
     house.hold(rest.why == "nonce_ahead", f"not seen to be ahead: {rest.why}")
-    await house.steps(5)
+    await house.stage.steps(5)
     house.hold(not house.topup.out, "something was signed beside what has left")
     house.asked = rest.detail
     await _adopt(house)
@@ -939,7 +900,7 @@ async def foreign_nonce(house: House) -> None:
     await house.stage.rests("nonce_moved")
     house.wait(HOUR_S)
     halted = await house.stage.until(State.HALTED)
-    await house.steps(5)
+    await house.stage.steps(5)
     house.hold(len(house.named("nonce_moved")) == 1, "not said once")
     house.hold(len(halted.charges) == 1, "another charge was asked for")
     house.note("a person is asked: the key is used elsewhere")

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from tests.world.house import COMMAND_S_MAX, MINUTE_S, NONCE, SEND, House, Result
 from tests.world.near import Near, Told, Voice, hears
-from tests.world.proxy import crowded, lose, packed, refuse, rewrite, silent, status, wrong
+from tests.world.proxy import crowded, lose, packed, ranged, refuse, rewrite, silent, status, wrong
 from tests.world.served import served
 from tests.world.stage import Stage
 from tests.world.stories import (
@@ -148,11 +148,15 @@ def _aside(house: House) -> list[tuple[str, str]]:
     return [(event.provider, event.why) for event in house.named("provider_set_aside")]
 
 
+def _odd(house: House) -> str:
+    """Return how the first provider is named."""
+    return house.wires[0].url.partition("://")[2].partition("/")[0]
+
+
 def _named(house: House) -> None:
     """Hold the first provider, and nobody else, to be set aside, in words of bounded length."""
-    odd = house.wires[0].url.partition("://")[2].partition("/")[0]
-    aside = _aside(house)
-    house.hold(bool(aside) and all(who.startswith(odd) or odd in who for who, _ in aside), f"set aside: {aside}")
+    odd, aside = _odd(house), _aside(house)
+    house.hold(bool(aside) and all(odd in who for who, _ in aside), f"set aside: {aside}")
     told = [event.detail for event in house.named("provider_set_aside")]
     house.hold(all(len(one) <= 500 and one.isprintable() for one in told), f"said: {told!r:.300}")
 
@@ -163,8 +167,7 @@ async def slow_provider(house: House) -> None:
     house.wires[0].on("*", silent())
     topup = await house.ends()
     house.hold(len(topup.out) == 1, "a second transaction was signed")
-    odd = house.wires[0].url.partition("://")[2].partition("/")[0]
-    house.hold(any(odd in who for who, _ in _aside(house)), f"set aside: {_aside(house)}")
+    house.hold(any(_odd(house) in who for who, _ in _aside(house)), f"set aside: {_aside(house)}")
     house.note("nobody waited for it")
 
 
@@ -200,9 +203,8 @@ async def _revert_text(house: House) -> None:
     said = [value for event in house.told for value in event.shown().values() if isinstance(value, str)]
     house.hold(max(map(len, said)) <= FIELD_MAX, f"a field of {max(map(len, said))} characters")
     house.hold(all(one.isprintable() for one in said), "a terminal is given orders")
-    odd = house.wires[0].url.partition("://")[2].partition("/")[0]
     dissent = [event.detail for event in house.named("providers_disagree")]
-    house.hold(bool(dissent) and all(one.startswith(f"{odd} says") for one in dissent), f"said: {dissent}")
+    house.hold(bool(dissent) and all(one.startswith(f"{_odd(house)} says") for one in dissent), f"said: {dissent}")
     house.note("a megabyte of revert text")
 
 
@@ -258,9 +260,8 @@ def forgotten_for_two_days(house: House) -> Iterator[None]:
 
     Meanwhile the chain grows by some thousand blocks, of whose logs nobody grants more than ten a question.
     """
-    limit = f"eth_getLogs is limited to a {GRANTED} range"
     for wire in house.wires:
-        wire.on(LOGS, refuse(-32600, limit), when=lambda asked: _span(asked[0]) > GRANTED)
+        wire.on(LOGS, ranged(GRANTED))
     yield from _first_sent(house)
     house.chain.held.add(house.hashes[0])
     for _ in range(GROWN):

@@ -67,7 +67,6 @@ def stage_of(world: World, directory: Path, **more: str) -> Stage:
 
 
 def held(stage: Stage, address: str, token: str = USDC_E) -> int:
-    """Return what an account holds of a token on the chain."""
     chain: Any = stage.world.chain
     return int(stage.inside(lambda: chain.balance(address, token)))
 

@@ -1,29 +1,31 @@
 """How does topup start a thousand times without loading a thousand times? Forked from a process that has it loaded.
 
 Each is a process of its own, with its own environment, files and end, and can be killed like any other: only the time
-that Python takes to import is saved, which is most of a short life.
+that Python takes to import is saved, which is most of a short life. The process that they are forked from is
+multiprocessing's; it begins with the first of them, and ends with this one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
-import json
+import multiprocessing
 import os
-import select
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any, Final
+from types import ModuleType
+from typing import Final
 
 # What `python -m` of these does, and what it loads on its way.
 ENTRIES: Final = {"topup": ("topup.commands.cli", "main"), "tests.proofs.killed": ("tests.proofs.killed", "main")}
 LOADED: Final = (
+    __name__,
     "asyncio",
     "tests.proofs.killed",
     "topup.app.connections",
@@ -41,40 +43,36 @@ LOADED: Final = (
     "topup.app.log",
     "topup.ledger.store",
 )
+FORKS: Final = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([*LOADED])
+# What multiprocessing knows of its processes is not made for several threads.
+ONE_AT_A_TIME: Final = threading.Lock()
 LOOK_S: Final = 0.02
 
 
 class Forked:
     """A running process; speaks as much of `subprocess.Popen` as the tests use."""
 
-    def __init__(self, pid: int, ended: dict[int, int]) -> None:
-        self.pid = pid
-        self._ended = ended
+    def __init__(self, process: ForkServerProcess, pid: int) -> None:
+        self._process, self.pid = process, pid
 
     @property
     def returncode(self) -> int | None:
-        return self._ended.get(self.pid)
+        return self.poll()
 
     def poll(self) -> int | None:
-        return self.returncode
+        with ONE_AT_A_TIME:
+            return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
-    def terminate(self) -> None:
-        self.send_signal(signal.SIGTERM)
-
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
     def wait(self, timeout: float = 600) -> int:
-        """Wait for its end.
-
-        Raises:
-            subprocess.TimeoutExpired: it did not end in time.
-        """
         end = time.monotonic() + timeout
         while (code := self.poll()) is None:
             if time.monotonic() > end:
@@ -83,74 +81,42 @@ class Forked:
         return code
 
 
-class Warm:
-    """The process that has everything loaded, and its children."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._answers: list[int] = []
-        self._told = threading.Condition()
-        self._ended: dict[int, int] = {}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.world.warm"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            told = json.loads(line)
-            if "code" in told:
-                self._ended[told["pid"]] = told["code"]
-            else:
-                self._ended.pop(told["pid"], None)  # an older process of that number
-                with self._told:
-                    self._answers.append(told["pid"])
-                    self._told.notify()
-
-    def start(self, command: Sequence[str], environment: Mapping[str, str], out: Path, err: Path) -> Forked:
-        """Start `python -m MODULE ARGUMENTS` with its two outputs in files."""
-        _, _, module, *arguments = command
-        for path in (out, err):
-            path.touch()
-        asked = {"module": module, "arguments": arguments, "env": dict(environment), "out": str(out), "err": str(err)}
-        with self._lock:
-            assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps(asked) + "\n")
-            self._process.stdin.flush()
-            with self._told:
-                if not self._told.wait_for(lambda: bool(self._answers), timeout=60):
-                    raise RuntimeError("no process could be forked")
-                return Forked(self._answers.pop(0), self._ended)
-
-
 def takes(command: Sequence[str]) -> bool:
-    """Tell whether this command can be forked."""
     return len(command) >= 3 and list(command[:2]) == [sys.executable, "-m"] and command[2] in ENTRIES
 
 
-def _become(asked: dict[str, Any]) -> None:
+def start(command: Sequence[str], environment: Mapping[str, str], out: Path, err: Path) -> Forked:
+    """Start `python -m MODULE ARGUMENTS` with its two outputs in files."""
+    for path in (out, err):
+        path.touch()
+    process = FORKS.Process(target=_become, args=(command[2:], dict(environment), out, err), daemon=True)
+    with ONE_AT_A_TIME:
+        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("nothing that a child would load again")
+        try:
+            process.start()
+        finally:
+            sys.modules["__main__"] = main
+    assert process.pid is not None
+    return Forked(process, process.pid)
+
+
+def _become(words: Sequence[str], environment: Mapping[str, str], out: Path, err: Path) -> None:
     """Be the process that was asked for; never returns."""
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number, path, flags in (
             (0, os.devnull, os.O_RDONLY),
-            (1, asked["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
-            (2, asked["err"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+            (1, out, os.O_WRONLY | os.O_TRUNC),
+            (2, err, os.O_WRONLY | os.O_TRUNC),
         ):
-            opened = os.open(path, flags, 0o644)
+            opened = os.open(path, flags)
             os.dup2(opened, number)
             os.close(opened)
         os.environ.clear()
-        os.environ.update(asked["env"])
-        sys.argv = [asked["module"], *asked["arguments"]]
-        module, function = ENTRIES[asked["module"]]
+        os.environ.update(environment)
+        sys.argv = [*words]
+        module, function = ENTRIES[words[0]]
         getattr(importlib.import_module(module), function)()
         code = 0
     except SystemExit as error:
@@ -162,51 +128,3 @@ def _become(asked: dict[str, Any]) -> None:
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
         os._exit(code)
-
-
-def main() -> None:
-    """Load everything, then fork for each line on standard input, until it is closed."""
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    for name in LOADED:
-        importlib.import_module(name)
-    gc.collect()
-    gc.freeze()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    while True:
-        ready, _, _ = select.select([0], [], [], LOOK_S)
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                break
-            if pid == 0:
-                break
-            _say({"pid": pid, "code": os.waitstatus_to_exitcode(status)})
-        if not ready:
-            continue
-        line = _line()
-        if not line:
-            return
-        asked = json.loads(line)
-        if (pid := os.fork()) == 0:
-            _become(asked)
-        _say({"pid": pid})
-
-
-def _line() -> bytes:
-    """Read one line without a buffer of our own: what is read ahead would be forgotten by select."""
-    line = b""
-    while not line.endswith(b"\n"):
-        part = os.read(0, 1)
-        if not part:
-            break
-        line += part
-    return line
-
-
-def _say(told: dict[str, int]) -> None:
-    os.write(1, json.dumps(told).encode() + b"\n")
-
-
-if __name__ == "__main__":
-    main()
