@@ -12,12 +12,10 @@ from eth_utils.crypto import keccak
 from tests.world.stage import EXPIRY_MS, Stage, Start, evm, two
 from tests.world.stand import failing, lie
 from topup.domain.credits import DAY_MS, HOUR_MS
-from topup.domain.errors import ApiUnknown
 from topup.domain.lifecycle import State, TopUp
 from topup.sandbox import contracts
 from topup.sandbox.rpc import Next, RpcError
 from topup.sandbox.world import World, embedded
-from topup.sellers.coinbase import Coinbase
 
 
 def in_block(tx_hash: str, number: int, block_hash: str) -> dict[str, Any]:
@@ -240,24 +238,6 @@ async def test_a_dead_charge_holds_its_replacement_back_for_a_day_at_most(world:
     assert world.clock.now_ms() - expiry_ms < DAY_MS
 
 
-async def test_a_cancel_before_anything_is_signed_drops_the_top_up(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The API has not answered yet, and a person no longer wants it: dropped, and no charge is asked for again."""
-
-    async def silent(*_: object) -> bytes:
-        raise ApiUnknown("no answer")
-
-    stage = start()
-    monkeypatch.setattr(Coinbase, "ask", silent)
-    topup = await stage.until(State.DECIDED)
-    stage.say("cancel", topup)
-    await stage.step()
-    dropped = stage.store.topup(topup.id)
-    assert (dropped.state, dropped.reason) == (State.DROPPED, "cancelled")
-    assert len(dropped.charges) == len(topup.charges)
-
-
 async def test_a_wrong_chain_does_not_blind_the_watch(world: World, stage: Stage) -> None:
     """The provider turns out to serve another chain: no pass fails for it, and the account is read in each."""
     await stage.until(State.DONE)
@@ -360,7 +340,8 @@ async def test_a_look_that_finds_no_proof_yet_is_not_used_up(world: World, start
     await stage.steps(4)
     assert stage.topup.state is State.HALTED
     second.intercept = None
-    await stage.until(State.FAILED)
+    failed = await stage.until(State.FAILED)
+    assert failed.charges[0].dead is not None
 
 
 async def test_bytes_of_a_dead_charge_are_not_sent_again(world: World, start: Start) -> None:
