@@ -242,15 +242,10 @@ class Limited(RuleBasedStateMachine):
         if self.at(State.SENT):
             (self.pay if last == "pay" else self.revert)()
 
-    @rule(asked=st.integers(5, 80), wait_s=st.integers(0, 4000))
+    @rule(asked=st.just(5) | st.integers(5, 80), wait_s=st.integers(0, 4000))
     def buy_what_is_asked(self, asked: int, wait_s: int) -> None:
-        """A person asks for an amount, without patience."""
+        """A person asks for an amount, without patience; often for the least, so that the count comes before caps."""
         self.whole(asked, forced=True, wait_s=wait_s)
-
-    @rule(wait_s=st.integers(0, 4000))
-    def buy_little(self, wait_s: int) -> None:
-        """The smallest amount, so that the count is reached before the caps."""
-        self.whole(5, forced=True, wait_s=wait_s)
 
     @rule(wait_s=st.integers(500, 40_000))
     def buy_patiently(self, wait_s: int) -> None:

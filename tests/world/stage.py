@@ -132,9 +132,14 @@ def honest(world: World, count: int) -> dict[str, str]:
 
 
 class Start(Protocol):
-    """Starts topup with these settings over the world's own, by the world's clock or another."""
+    """Starts topup with these settings over the world's own, by the world's clock or another.
 
-    def __call__(self, settings: dict[str, str] | None = None, *, clock: Clock | None = None) -> Stage: ...
+    Ledgers of different names are different ones.
+    """
+
+    def __call__(
+        self, settings: dict[str, str] | None = None, *, clock: Clock | None = None, ledger: str = ""
+    ) -> Stage: ...
 
 
 @dataclass
