@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -629,8 +628,8 @@ class Asker:
         return answer.json()
 
 
-@asynccontextmanager
-async def served() -> AsyncIterator[Asker]:
+@pytest.fixture
+async def ask() -> AsyncIterator[Asker]:
     """Serve a young chain to a client."""
     server = RpcServer(embedded())
     await server.start()
@@ -638,11 +637,6 @@ async def served() -> AsyncIterator[Asker]:
         yield Asker(server, client)
     await server.stop()
     await asyncio.sleep(0)  # Cut connections end on the loop's next turn.
-
-
-@pytest.fixture
-def ask() -> AbstractAsyncContextManager[Asker]:
-    return served()
 
 
 def asking(method: str, *params: Any, name: Any = 1) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import base64
 import json
 import secrets
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -23,6 +23,7 @@ import pytest
 from eth_account import Account as Key
 from eth_account.messages import encode_defunct, encode_typed_data
 
+from tests.sandbox import paying
 from tests.sandbox.paying import Clock, client_of, genesis
 from topup.sandbox import contracts
 from topup.sandbox.charges import STRANGER
@@ -157,26 +158,21 @@ def login(wallet: Wallet, url: str, now_ms: int, **changes: Any) -> dict[str, st
 
 
 @dataclass
-class Scene:
-    """A running seller, a client, a wallet with 100 dollars, and the chain."""
+class Scene(paying.Scene[X402Seller]):
+    """A seller, a wallet with 100 dollars, and the chain."""
 
-    seller: X402Seller
-    client: httpx.AsyncClient
     wallet: Wallet
     chain: Prompt
-    clock: Clock
-    patience_s: float = 10  # For a whole answer; the client's own time-out is for each piece of it.
 
     @property
     def path(self) -> str:
         return "/x402/top-up" if isinstance(self.seller, Venice) else "/credits/topup"
 
-    def key(self) -> dict[str, str]:
-        return {} if isinstance(self.seller, Venice) else {"authorization": f"Bearer {self.seller.management_key}"}
+    def key(self, key: str | None = None) -> dict[str, str]:
+        return {} if isinstance(self.seller, Venice) else super().key(key)
 
     async def post(self, payment: Mapping[str, str] | None = None, body: str = '{"amount":"10"}') -> httpx.Response:
-        async with asyncio.timeout(self.patience_s):
-            return await self.client.post(self.path, headers={**self.key(), **(payment or {})}, content=body)
+        return await self.posted(self.path, {**self.key(), **(payment or {})}, body)
 
     async def offer(self) -> dict[str, Any]:
         return offers(await self.post())[0]
@@ -200,11 +196,6 @@ class Scene:
     def units(self, address: str) -> int:
         return tokens(self.chain, contracts.USDC, address)
 
-    def poll(self, after_ms: int = 0) -> None:
-        """Let so much time pass, and let the seller look at the chain."""
-        self.clock.ms += after_ms
-        self.seller.poll()
-
     def moved(self) -> tuple[int, int]:
         """What left the wallet and what the recipient got, in units."""
         return START - self.units(self.wallet.address), self.units(RECIPIENT)
@@ -219,7 +210,7 @@ async def scene(profile: str, **conduct: Any) -> AsyncIterator[Scene]:
     seller = SELLERS[profile](account, chain, wallet.address, conduct=X402Conduct(**{"wait_s": 0, **conduct}))
     seller.wire.oversized_bytes = 1024 * 1024
     async with client_of(seller) as client:
-        yield Scene(seller, client, wallet, chain, clock)
+        yield Scene(seller, client, clock, wallet, chain)
 
 
 @pytest.fixture
@@ -228,8 +219,9 @@ def profile() -> str:
 
 
 @pytest.fixture
-def one(profile: str) -> AbstractAsyncContextManager[Scene]:
-    return scene(profile)
+async def one(profile: str) -> AsyncIterator[Scene]:
+    async with scene(profile) as made:
+        yield made
 
 
 # Asking.
