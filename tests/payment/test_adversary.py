@@ -184,22 +184,6 @@ async def test_a_lagging_receipt_is_timed_for_each_payment_anew(world: World, st
     assert stage.payments() == 2
 
 
-async def test_slow_providers_are_named_and_not_asked_without_end(world: World, stage: Stage) -> None:
-    """Each answer takes eleven seconds, so every plan is stale when it is ready: each pass rests and says so."""
-
-    async def slow(method: str, params: list[Any], honest: Next) -> Any:
-        if method == "eth_chainId":
-            world.clock.leap(11_000)
-        return honest()
-
-    world.rpc.intercept = slow
-    rest = await stage.rests("plan_stale")
-    assert rest.next_s > 0
-    assert "plan_stale" in [e.why for e in stage.named("payment_forbidden")]
-    world.rpc.intercept = None
-    await stage.paid_once()
-
-
 async def test_a_pass_ends_though_the_chain_flickers(world: World, stage: Stage) -> None:
     """A provider shows a revert at one look and another block at the next, for ever: the pass rests all the same."""
     stage.mine(5)

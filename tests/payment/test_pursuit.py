@@ -13,12 +13,11 @@ import pytest
 
 from tests.world.house import Killed
 from tests.world.stage import EXPIRY_MS, Shifted, Stage, Start, evm, price, two
-from tests.world.stand import failing, limited
+from tests.world.stand import failing
 from topup.domain.coinbase_charge import parse
 from topup.domain.credits import HOUR_MS
 from topup.domain.lifecycle import Attempt, State, TopUp
 from topup.domain.money import Bps
-from topup.ledger.location import FILE
 from topup.payment import tracking
 from topup.ports.chain import Sent
 from topup.sandbox import contracts
@@ -158,44 +157,6 @@ async def test_an_expired_charge_proven_dead_by_two_is_replaced_by_a_new_one(wor
     first, last = done.out[0], done.out[-1]
     assert (last.charge_seq, last.nonce_slot) == (2, first.nonce_slot)
     assert not underpriced([first, last])
-
-
-async def test_a_proof_that_takes_many_passes_goes_on_from_the_ledger_and_is_had_once(
-    world: World, start: Start, tmp_path: Path
-) -> None:
-    """Three blocks of logs a question, a few questions a pass, another process with each pass: one payment in the end.
-
-    While it is being read nothing is signed, and each pass asks no more than it may.
-    """
-    settings = two(world, other := world.provider())
-    stage = start(settings)
-    await stage.expired()
-    world.mining = False
-    stage.mine(300)
-    world.rpc.intercept = other.intercept = limited(3, "eth_getLogs is limited to a 3 range")
-    read, passes = 0, 0
-    for _ in range(60):
-        await stage.close()
-        stage = start(settings)
-        assert stage.works.cycle._budget is not None
-        stage.works.cycle._budget.questions = 20
-        before = world.rpc.asked["eth_getLogs"]
-        rest = await stage.step()
-        if "the logs are being read" not in rest.detail:
-            continue
-        rows = sqlite3.connect(tmp_path / FILE).execute("SELECT last, anchor FROM piece").fetchall()
-        assert len(rows) == 2
-        assert all(last <= anchor for last, anchor in rows)
-        assert min(rows)[0] > read
-        assert world.rpc.asked["eth_getLogs"] - before <= 21
-        assert len(stage.topup.charges) == 1
-        read, passes = min(rows)[0], passes + 1
-        if passes == 3:
-            break
-    assert passes == 3
-    world.rpc.intercept = other.intercept = None
-    done = await stage.paid_once(240)
-    assert [c.dead is not None for c in done.charges] == [True, False]
 
 
 async def test_an_expired_charge_seen_by_one_provider_alone_needs_a_person(stage: Stage) -> None:
