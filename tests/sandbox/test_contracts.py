@@ -20,8 +20,7 @@ from eth.vm.forks.prague.blocks import PragueBlockHeader
 from eth.vm.spoof import SpoofTransaction
 from eth_abi import decode
 from eth_account import Account
-from eth_account.messages import encode_typed_data
-from eth_keys.datatypes import PrivateKey, Signature
+from eth_keys.datatypes import PrivateKey
 from eth_typing import BlockNumber, Hash32
 from eth_utils.address import to_canonical_address, to_checksum_address
 from eth_utils.crypto import keccak
@@ -60,8 +59,9 @@ from tests.sandbox.paying import (
     signature_of,
     swap_data,
 )
+from tests.world.stage import AUTHORIZATION, authorized
 from topup.sandbox import contracts as world
-from topup.sandbox.charges import Draft, digest
+from topup.sandbox.charges import Draft
 
 
 class Evm(World):
@@ -464,27 +464,15 @@ def test_supplies(evm: Evm) -> None:
     assert evm.balance(world.WETH) == sum(wrapped)
 
 
-AUTHORIZATION = ["address", "address", "uint256", "uint256", "uint256", "bytes32"]
-
-
 def authorization(evm: Evm, valid_before: int = NOW + 60) -> tuple[list[Any], bytes]:
-    fields = ["from", "to", "value", "validAfter", "validBefore", "nonce"]
     values: list[Any] = [PAYER, RECIPIENT, 7_000_000, NOW - 60, valid_before, b"\5" * 32]
-    message = encode_typed_data(
-        domain_data={"name": "USD Coin", "version": "2", "chainId": 8453, "verifyingContract": world.USDC},
-        message_types={
-            "TransferWithAuthorization": [
-                {"name": name, "type": kind} for name, kind in zip(fields, AUTHORIZATION, strict=True)
-            ]
-        },
-        message_data=dict(zip(fields, values, strict=True)),
-    )
+    message = authorized(values)
     assert evm.read(world.USDC, "DOMAIN_SEPARATOR()", [], [], ["bytes32"]) == message.header
     return values, bytes(Account.sign_message(message, PAYER_KEY.to_bytes()).signature)
 
 
-WHOLE = f"transferWithAuthorization({','.join([*AUTHORIZATION, 'bytes'])})"
-SPLIT = f"transferWithAuthorization({','.join([*AUTHORIZATION, 'uint8', 'bytes32', 'bytes32'])})"
+WHOLE = f"transferWithAuthorization({','.join([*AUTHORIZATION.values(), 'bytes'])})"
+SPLIT = f"transferWithAuthorization({','.join([*AUTHORIZATION.values(), 'uint8', 'bytes32', 'bytes32'])})"
 
 
 @pytest.mark.parametrize("form", [SPLIT, WHOLE], ids=["v r s", "bytes"])
@@ -515,9 +503,6 @@ def test_authorized_transfer(evm: Evm, form: str) -> None:
 def test_real_charge(evm: Evm) -> None:
     """A charge that Coinbase signed on 27 February 2025 is accepted and paid, as it was on Base."""
     draft, signature = REAL, REAL_SIGNATURE
-    vrs = (signature[64] - 27, int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big"))
-    key = Signature(vrs=vrs).recover_public_key_from_msg_hash(digest(draft))
-    assert key.to_checksum_address() == draft.operator
     evm.write(world.fee_destination(draft.operator, FEE_DESTINATION))
     evm.fund(draft.sender, ENOUGH)
     evm.at(draft.deadline - 60)

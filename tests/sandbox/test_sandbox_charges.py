@@ -34,7 +34,7 @@ NOW = 1_740_637_199
 ASK = Ask(Decimal(10), PAYER, 8453, NOW)
 
 
-def read_back(charge: Charge, terms: Terms | None = None) -> tuple[Draft, bytes]:
+def read_back(charge: Charge) -> tuple[Draft, bytes]:
     """A charge as its text says, with the signature apart."""
     intent = intent_of(charge)
     meta, call = intent["metadata"], intent["call_data"]
@@ -42,7 +42,7 @@ def read_back(charge: Charge, terms: Terms | None = None) -> tuple[Draft, bytes]
     draft = Draft(
         recipient_amount=int(call["recipient_amount"]),
         fee_amount=int(call["fee_amount"]),
-        deadline=int(at) if at.isdigit() else _unix(at),
+        deadline=int(at) if at.isdigit() else int(datetime.fromisoformat(at).timestamp()),
         recipient=call["recipient"],
         currency=call["recipient_currency"],
         refund=call["refund_destination"],
@@ -54,11 +54,6 @@ def read_back(charge: Charge, terms: Terms | None = None) -> tuple[Draft, bytes]
         prefix=bytes.fromhex(call["prefix"][2:]),
     )
     return draft, bytes.fromhex(call["signature"][2:])
-
-
-def _unix(text: str) -> int:
-    assert text.endswith("Z")
-    return int(datetime.fromisoformat(text).timestamp())
 
 
 def recovered(charge: Charge) -> str:

@@ -21,10 +21,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from eth_account import Account as Key
-from eth_account.messages import encode_defunct, encode_typed_data
+from eth_account.messages import encode_defunct
 
 from tests.sandbox import paying
 from tests.sandbox.paying import Clock, client_of, genesis
+from tests.world.stage import authorized
 from topup.sandbox import contracts
 from topup.sandbox.charges import STRANGER
 from topup.sandbox.evm import Evm
@@ -43,16 +44,6 @@ ENDLESS: Final = {"time-out", "trickle"}
 IMPATIENCE_S: Final = 0.3
 BOTH: Final = ("venice", "plain")
 CHAINS: Final = {"base": 8453, "eip155:8453": 8453, "base-sepolia": 84532, "eip155:84532": 84532}
-FIELDS: Final = {
-    "TransferWithAuthorization": [
-        {"name": "from", "type": "address"},
-        {"name": "to", "type": "address"},
-        {"name": "value", "type": "uint256"},
-        {"name": "validAfter", "type": "uint256"},
-        {"name": "validBefore", "type": "uint256"},
-        {"name": "nonce", "type": "bytes32"},
-    ]
-}
 
 
 class Prompt(Evm):
@@ -112,14 +103,8 @@ class Wallet:
             "nonce": secrets.token_bytes(32),
             **changes,
         }
-        named = {
-            "name": "USD Coin",
-            "version": "2",
-            "chainId": CHAINS[offer["network"]],
-            "verifyingContract": offer["asset"],
-            **(domain or {}),
-        }
-        signature = self.key.sign_message(encode_typed_data(named, FIELDS, signed)).signature
+        named = {"chainId": CHAINS[offer["network"]], "verifyingContract": offer["asset"], **(domain or {})}
+        signature = self.key.sign_message(authorized(signed.values(), **named)).signature
         told = {name: str(one) for name, one in signed.items()} | {"nonce": "0x" + signed["nonce"].hex()}
         payload = {"signature": "0x" + signature.hex(), "authorization": told | dict(lies or {})}
         if offer["x402Version"] == 1:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from eth_account import Account
+from eth_account.messages import SignableMessage, encode_typed_data
 from eth_keys.datatypes import PrivateKey
 
 from tests.tools import HANGS_S
@@ -107,6 +108,25 @@ def signed_beside(world: World, key: PrivateKey | None = None, **fields: Any) ->
 def sent_beside(world: World, key: PrivateKey | None = None, **fields: Any) -> str:
     """Hand such a transaction to the chain; return its hash."""
     return str(world.chain.rpc("eth_sendRawTransaction", [signed_beside(world, key, **fields)]))
+
+
+# What is told of a transfer of dollars by authorization (EIP-3009).
+AUTHORIZATION: Final = {
+    "from": "address",
+    "to": "address",
+    "value": "uint256",
+    "validAfter": "uint256",
+    "validBefore": "uint256",
+    "nonce": "bytes32",
+}
+
+
+def authorized(told: Iterable[Any], **domain: Any) -> SignableMessage:
+    """Return what is signed to authorize a transfer of USDC on Base; `domain` is what another token differs in."""
+    usual = {"name": "USD Coin", "version": "2", "chainId": contracts.CHAIN_ID, "verifyingContract": contracts.USDC}
+    kinds = [{"name": name, "type": kind} for name, kind in AUTHORIZATION.items()]
+    message = dict(zip(AUTHORIZATION, told, strict=True))
+    return encode_typed_data(usual | domain, {"TransferWithAuthorization": kinds}, message)
 
 
 def evm(world: World) -> Evm:
