@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from tests.world.stage import EXPIRY_MS, Shifted, Stage, Start, evm, price, sent_beside
-from topup.app.daemon import Daemon, SdNotify
 from topup.domain import events
 from topup.domain.credits import HOUR_MS
 from topup.domain.events import Event
 from topup.domain.lifecycle import State
-from topup.domain.money import Usd
-from topup.ports.ledger import Wish
 from topup.sandbox import contracts
 from topup.sandbox.rpc import Drop, Next
 from topup.sandbox.world import World
@@ -178,26 +174,6 @@ async def test_a_lost_answer_of_the_send_is_not_paid_twice(world: World, stage: 
     await stage.paid_once()
     assert not lost
     assert {a.charge_seq for a in stage.topup.attempts} == {1}
-
-
-async def test_a_wish_is_carried_out_at_most_once_and_only_for_a_while(world: World, stage: Stage) -> None:
-    """An old one is answered and not obeyed; one that was taken when the process died is carried out, and once."""
-    world.do(lambda: world.gateway.account.set_usage(Decimal(1)))
-    await stage.step()
-    daemon = Daemon(stage.works.cycle, stage.store, world.clock, stage, "default", SdNotify(None))
-    now = world.clock.now_ms()
-    ten = Wish(Usd.of("10"), forced=False, name=None, uid=1)
-    old = stage.store.wish("default", ten, now - HOUR_MS, now - 1).number
-    await daemon._pass()
-    assert stage.store.latest("default", 5) == []
-    assert "nothing was bought" in str(stage.store.requested(old).outcome)
-    taken = stage.store.wish("default", replace(ten, name="june"), now, now + HOUR_MS).number
-    assert stage.store.take_request(taken, world.clock.now_ms())
-    await daemon._pass()
-    await daemon._pass()
-    assert stage.topup.wish == taken
-    assert stage.store.requested(taken).topup_id == stage.topup.id
-    assert len(stage.store.latest("default", 5)) == 1
 
 
 async def test_credits_bought_elsewhere_do_not_pass_for_ours(world: World, stage: Stage) -> None:

@@ -12,10 +12,9 @@ from eth_abi.abi import encode
 from eth_account import Account
 from eth_utils.crypto import keccak
 
-from tests.world import worlds
 from tests.world.grounds import allowed
 from tests.world.stage import Stage, Start, two
-from tests.world.stand import Stand, lie
+from tests.world.stand import Stand, lie, stand_on
 from topup.accounting.journal import IN_TRANSIT, WALLET, Commodity
 from topup.chain.contract_chain import EvmChain
 from topup.chain.contracts import token_payment_data
@@ -252,9 +251,8 @@ async def test_an_approval_is_taken_back_although_the_next_charge_was_refused(
 @pytest.fixture(params=["embedded", "anvil"])
 def stand(request: pytest.FixtureRequest) -> Iterator[Stand]:
     """A chain without eth_simulateV1 and one with it, on which the wallet holds twenty dollars."""
-    with World(worlds.maker(request.param)) as world:
-        stand = Stand(world)
-        stand.write(*contracts.usdc_balance(world.wallet, HELD))
+    for stand in stand_on(request.param):
+        stand.write(*contracts.usdc_balance(stand.world.wallet, HELD))
         stand.mine()
         yield stand
 
