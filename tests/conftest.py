@@ -108,11 +108,11 @@ def world() -> Iterator[worlds.World]:
 
 @pytest.fixture
 async def start(world: worlds.World, tmp_path: Path) -> AsyncIterator[Start]:
-    """Start topup in this world, on one ledger; what still runs in the end is ended."""
+    """Start topup in this world; what still runs in the end is ended."""
     stages: list[Stage] = []
 
-    def started(settings: dict[str, str] | None = None, *, clock: Clock | None = None) -> Stage:
-        stages.append(Stage(world, tmp_path, clock or world.clock, settings or {}))
+    def started(settings: dict[str, str] | None = None, *, clock: Clock | None = None, ledger: str = "") -> Stage:
+        stages.append(Stage(world, tmp_path / ledger, clock or world.clock, settings or {}))
         return stages[-1]
 
     yield started

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
-import json
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
@@ -22,7 +20,6 @@ from tests.world.house import NONCE, House, Paced
 from tests.world.ledger import MEMORY
 from tests.world.proxy import Fault, drop, status, wrong
 from tests.world.stage import Kept
-from topup.app.log import LogSink
 from topup.app.settings import load
 from topup.commands.wish import Ending, Once
 from topup.domain import events
@@ -66,7 +63,8 @@ async def passes(house: House, seconds: int) -> None:
     until = house.clock.now_ms() + seconds * 1000
     while house.clock.now_ms() < until:
         with contextlib.suppress(WrongChain):
-            await house.stage.works.cycle.run()
+            rest = await house.stage.works.cycle.run()
+            assert rest.next_s > 0
         house.wait(12 if seconds <= 60 else 100)
 
 
@@ -109,58 +107,6 @@ async def test_no_usable_provider_is_a_warning_within_a_minute_and_then_critical
         await house.ends()
         assert said(house) == (1, 2, 1)
         assert house.payments() == 1
-
-
-async def test_the_log_at_level_warning_shows_both(tmp_path: Path) -> None:
-    """What an alert reads has the warning and the alarm, each with what is to be done, and no money moved."""
-    house, out = House(tmp_path), io.StringIO()
-
-    async with living(house):
-        down(house, drop())
-        await passes(house, 60)
-        await passes(house, ALERT_S + 100)
-    sink = LogSink(level="warning", form="json", stream=out, now_ms=lambda: 0)
-    for event in house.told:
-        sink.emit(event)
-    lines = {one["event"]: one for one in map(json.loads, out.getvalue().splitlines())}
-    assert (lines["top_up_stalled"]["level"], lines["top_up_stuck"]["level"]) == ("warning", "critical")
-    for name in ("top_up_stalled", "top_up_stuck"):
-        assert "topup doctor" in lines[name]["remedy"]
-        assert "money_moved" not in lines[name]
-
-
-async def test_a_second_trouble_is_a_series_of_its_own(tmp_path: Path) -> None:
-    """Away for ten minutes, back, and away again: what was over does not count towards the alarm."""
-    async with living(house := House(tmp_path)):
-        for number in (1, 2):
-            again = down(house, drop())
-            await passes(house, 1000)
-            assert said(house) == (number, 0, number - 1)
-            again()
-            await house.ends()
-            assert said(house) == (number, 0, number)
-            house.low()
-
-
-async def test_a_restart_does_not_begin_the_time_anew(tmp_path: Path) -> None:
-    """Started anew every five minutes, for as long as nobody answers: the alarm comes after half an hour in all."""
-    async with living(house := House(tmp_path)):
-        again = down(house, drop())
-        for number in range(5):
-            await passes(house, 300)
-            assert said(house)[1] == 0, number
-            await house.restart()
-        await passes(house, 500)
-        assert said(house)[1] == 1
-        assert ALERT_S <= house.named("top_up_stuck")[0].lasting_s < ALERT_S + 200
-        again()
-        await house.ends()
-        assert said(house)[2] == 1
-        await house.restart()
-        house.low()
-        down(house, drop())
-        await passes(house, 300)
-        assert said(house)[1] == 1  # the series of the first top-up is over, for this process as well
 
 
 async def test_a_pass_in_which_nothing_was_asked_ends_nothing(tmp_path: Path) -> None:

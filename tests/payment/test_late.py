@@ -6,7 +6,6 @@ import copy
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,14 +16,7 @@ from topup.app import keys
 from topup.app.keys import LateSigner
 from topup.domain.errors import SignerError
 from topup.domain.lifecycle import State
-from topup.sandbox.world import STEPPED, World, embedded
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    """An account below its floor."""
-    with World(embedded, scale=STEPPED) as made:
-        yield made
+from topup.sandbox.world import World
 
 
 def keystore(world: World, folder: Path) -> dict[str, str]:
@@ -39,11 +31,9 @@ async def test_a_restart_finds_a_payment_with_the_key_still_closed(
     world: World, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bytes are stored, so that nothing has to be signed: the payment is found, posted and booked."""
-    plain = world.environment()
-    monkeypatch.setattr(
-        world, "environment", lambda: {k: v for k, v in plain.items() if k != "TOPUP_WALLET__PRIVATE_KEY"}
-    )
-    own = keystore(world, tmp_path)
+    plain, own = world.environment(), keystore(world, tmp_path)
+    del plain["TOPUP_WALLET__PRIVATE_KEY"]
+    monkeypatch.setattr(world, "environment", lambda: plain)
     world.mining = False
     stage = start(own)
     await stage.until(State.SENT)
@@ -58,7 +48,7 @@ async def test_a_restart_finds_a_payment_with_the_key_still_closed(
     await stage.until(State.DONE)
 
 
-def test_a_key_of_another_wallet_signs_nothing(world: World) -> None:
+def test_a_key_of_another_wallet_signs_nothing() -> None:
     """Whose wallet it is was read from a file that is not secret: the key itself has the last word."""
 
     class Other:
@@ -66,7 +56,6 @@ def test_a_key_of_another_wallet_signs_nothing(world: World) -> None:
 
     with pytest.raises(SignerError, match="belongs to"):
         LateSigner(b"\x02" * 20, Other).sign_login("")  # type: ignore[arg-type]
-    assert world.wallet
 
 
 def test_a_key_is_opened_to_sign_and_for_nothing_else() -> None:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.world.stage import EXPIRY_MS, Shifted, Stage, Start, evm, price, sent_beside
-from topup.app.daemon import Daemon, SdNotify
 from topup.domain import events
 from topup.domain.credits import HOUR_MS
-from topup.domain.errors import StoreFenced
 from topup.domain.events import Event
 from topup.domain.lifecycle import State
-from topup.domain.money import Usd
-from topup.ledger.store import SqliteStore
-from topup.ports.ledger import Wish
 from topup.sandbox import contracts
 from topup.sandbox.rpc import Drop, Next
 from topup.sandbox.world import World
@@ -58,23 +51,6 @@ async def test_an_attestation_does_not_overrule_the_chain(stage: Stage) -> None:
     assert stage.booked() == stage.left()
 
 
-async def test_a_revert_that_a_reorganisation_turns_into_a_payment_is_found(world: World, stage: Stage) -> None:
-    """The first attempt reverts, its retry is forbidden, the block is replaced, the attempt succeeds: paid once."""
-    await stage.out()
-    # The dear pool outlives the block of the revert, so that the retry is not permitted.
-    stage.inside(lambda: price(world, 90))
-    stage.mine()
-    await stage.until(State.REVERTED, State.CHARGED)
-    await stage.rests("price_deviation")
-
-    def reorganise() -> None:
-        world.chain.reorg(1)
-        price(world, 100)
-
-    stage.inside(reorganise)
-    assert len((await stage.paid_once()).attempts) == 1
-
-
 async def test_a_wallet_that_sent_more_than_the_ledger_knows_signs_nothing(world: World, stage: Stage) -> None:
     """A lost ledger or a second user of the key: refused until a person adopts the nonce."""
     stage.inside(lambda: sent_beside(world))
@@ -96,18 +72,6 @@ async def test_a_provider_that_lies_about_quote_and_feed_cannot_overpay_beyond_t
     stage.inside(lambda: world.write(contracts.feed_answer(contracts.ETH_USD_FEED, world.eth_usd_e8 * 4 // 100)))
     await stage.rests("payment_max")
     assert stage.topup.attempts == ()
-
-
-async def test_a_chain_without_a_safe_block_is_said_to_be_stuck(world: World, stage: Stage) -> None:
-    """Credited, and `safe` is null: nothing more is bought, and after a while that is said once."""
-    evm(world).tags_known = False
-    await stage.until(State.CREDITED)
-    world.clock.leap(HOUR_MS)
-    await stage.steps(4)
-    assert len(stage.named("not_yet_safe")) == 1
-    assert stage.topup.state is State.CREDITED
-    evm(world).tags_known = True
-    await stage.paid_once()
 
 
 async def test_a_pause_stops_a_first_send_even_after_the_intent(world: World, start: Start) -> None:
@@ -212,26 +176,6 @@ async def test_a_lost_answer_of_the_send_is_not_paid_twice(world: World, stage: 
     assert {a.charge_seq for a in stage.topup.attempts} == {1}
 
 
-async def test_a_wish_is_carried_out_at_most_once_and_only_for_a_while(world: World, stage: Stage) -> None:
-    """An old one is answered and not obeyed; one that was taken when the process died is carried out, and once."""
-    world.do(lambda: world.gateway.account.set_usage(Decimal(1)))
-    await stage.step()
-    daemon = Daemon(stage.works.cycle, stage.store, world.clock, stage, "default", SdNotify(None))
-    now = world.clock.now_ms()
-    ten = Wish(Usd.of("10"), forced=False, name=None, uid=1)
-    old = stage.store.wish("default", ten, now - HOUR_MS, now - 1).number
-    await daemon._pass()
-    assert stage.store.latest("default", 5) == []
-    assert "nothing was bought" in str(stage.store.requested(old).outcome)
-    taken = stage.store.wish("default", replace(ten, name="june"), now, now + HOUR_MS).number
-    assert stage.store.take_request(taken, world.clock.now_ms())
-    await daemon._pass()
-    await daemon._pass()
-    assert stage.topup.wish == taken
-    assert stage.store.requested(taken).topup_id == stage.topup.id
-    assert len(stage.store.latest("default", 5)) == 1
-
-
 async def test_credits_bought_elsewhere_do_not_pass_for_ours(world: World, stage: Stage) -> None:
     """A larger rise while our payment is unposted is ambiguous: waited out, never taken at once."""
     world.do(lambda: world.gateway.switch_on("posting", "never-posts"))
@@ -243,16 +187,6 @@ async def test_credits_bought_elsewhere_do_not_pass_for_ours(world: World, stage
     await stage.until(State.DONE)
     (posted,) = stage.named("credits_posted")
     assert posted.ambiguous is True
-
-
-async def test_a_second_program_cannot_write_beside_the_first(world: World, stage: Stage, tmp_path: Path) -> None:
-    """The lock is broken by force and the ledger taken over: the first program's next write fails, nothing is sent."""
-    stage.store._lock.close()  # type: ignore[union-attr]
-    second = SqliteStore.open_writer(tmp_path)
-    with pytest.raises(StoreFenced):
-        await stage.until(State.SENT)
-    assert stage.inside(lambda: evm(world).pending()) == 0
-    second.close()
 
 
 async def test_every_event_of_a_life_carries_the_same_id(stage: Stage) -> None:

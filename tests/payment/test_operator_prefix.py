@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 
 from tests.world.stage import Start
@@ -41,28 +38,4 @@ async def test_without_it_nothing_is_signed_and_the_remedy_names_the_setting(pre
     assert "rails.coinbase.prefixes" in refused.remedy
     assert there.topup.state is State.DROPPED
     assert rest.remedy == refused.remedy
-    assert there.payments() == 0
-
-
-@pytest.mark.parametrize("told", ["0x", K2, "0x4b32"])
-async def test_with_both_allowed_a_signature_that_fits_neither_is_refused(
-    told: str, world: World, start: Start
-) -> None:
-    """What is allowed is a way to sign; whose signature it is stays to be proven."""
-    there = start({SETTING: f"{K2},eip191"})
-    if told == "0x":
-        world.do(lambda: world.gateway.switch_off("coinbase"))
-    ask = there.works.api.charge
-
-    async def bent(request: Any) -> bytes:
-        document = json.loads(await ask(request))
-        document["data"]["web3_data"]["transfer_intent"]["call_data"]["prefix"] = told
-        return json.dumps(document).encode()
-
-    there.works.api.charge = bent  # type: ignore[method-assign]
-
-    while not there.named("charge_refused"):
-        await there.step()
-    field = there.named("charge_refused")[0].field
-    assert field == ("call_data.prefix" if told == "0x4b32" else "call_data.signature")
     assert there.payments() == 0

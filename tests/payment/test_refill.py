@@ -28,6 +28,9 @@ from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import FEE_DESTINATION, STEPPED, World
 
+# What the payment contract tells of a transfer beside its operator: id, recipient, sender, what was spent, and of what.
+TRANSFERRED = ["bytes16", "address", "address", "uint256", "address"]
+
 
 @dataclass(frozen=True)
 class Money:
@@ -97,18 +100,12 @@ def test_the_account_is_refilled_and_the_books_match(done: Refill) -> None:
     assert done.topup.state is State.DONE
 
 
-def test_exactly_one_payment_stands_on_the_chain(done: Refill) -> None:
-    """The payment contract has told of one transfer in its whole history: ours, in our transaction."""
+def test_the_wallet_lost_what_was_spent_and_the_fees(done: Refill) -> None:
+    """One transfer is in the contract's whole history; the wallet fell by swap, gas and L1 fee, as the chain says."""
     (log,) = done.logs
     assert log["transactionHash"] == done.told["tx_hash"] == done.receipt["transactionHash"]
-    assert len(done.topup.attempts) == 1
-    assert done.topup.attempts[0].sends == 1
-
-
-def test_the_wallet_lost_what_was_spent_and_the_fees(done: Refill) -> None:
-    """The wallet fell by swap, gas and L1 fee, each as the chain itself tells it."""
-    (log,) = done.logs
-    _, _, _, sender, spent, _ = decode(["address", "bytes16", "address", "address", "uint256", "address"], _body(log))
+    assert [attempt.sends for attempt in done.topup.attempts] == [1]
+    _, _, sender, spent, _ = decode(TRANSFERRED, bytes.fromhex(log["data"][2:]))
     assert bytes.fromhex(sender[2:]) == done.topup.wallet
     gas = int(done.receipt["gasUsed"], 16) * int(done.receipt["effectiveGasPrice"], 16)
     assert (done.paid.spent.units, done.paid.gas.units) == (spent, gas)
@@ -128,10 +125,6 @@ def test_recipient_and_fee_destination_received_their_exact_parts(done: Refill) 
     assert done.after.recipient - done.before.recipient == intent.recipient_amount
     assert done.after.fee - done.before.fee == intent.fee_amount
     assert intent.total.units == 10_500_000
-
-
-def _body(log: dict[str, Any]) -> bytes:
-    return bytes.fromhex("".join(topic[2:] for topic in log["topics"][1:]) + log["data"][2:])
 
 
 def test_an_l1_fee_that_no_receipt_tells_is_read_from_the_balance(refills: Callable[[str], Refill]) -> None:

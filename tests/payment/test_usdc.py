@@ -12,9 +12,9 @@ from eth_abi.abi import encode
 from eth_account import Account
 from eth_utils.crypto import keccak
 
-from tests.world import worlds
+from tests.world.grounds import allowed
 from tests.world.stage import Stage, Start, two
-from tests.world.stand import Stand, lie
+from tests.world.stand import Stand, lie, stand_on
 from topup.accounting.journal import IN_TRANSIT, WALLET, Commodity
 from topup.chain.contract_chain import EvmChain
 from topup.chain.contracts import token_payment_data
@@ -39,8 +39,7 @@ TOTAL = 10_500_000
 @pytest.fixture
 def world() -> Iterator[World]:
     """A world whose wallet holds twenty dollars beside its ETH."""
-    world = World(embedded, scale=STEPPED)
-    with world:
+    with World(embedded, scale=STEPPED) as world:
         world.do(lambda: world.write(contracts.usdc_balance(world.wallet, HELD)))
         yield world
 
@@ -48,13 +47,6 @@ def world() -> Iterator[World]:
 def held(stage: Stage) -> int:
     """Return the wallet's USDC on the chain."""
     return int(stage.inside(lambda: stage.world.usdc(stage.world.wallet)))
-
-
-def allowance(world: World) -> int:
-    """Return how much of it the payment contract may take."""
-    owner, spender = (a[2:].lower().rjust(64, "0") for a in (world.wallet, contracts.PAYMENT_PROTOCOL))
-    call = {"to": contracts.USDC, "data": "0xdd62ed3e" + owner + spender}
-    return int(world.do(lambda: world.chain.rpc("eth_call", [call, "latest"])), 16)
 
 
 def gas_is_booked(stage: Stage) -> bool:
@@ -72,7 +64,7 @@ async def test_a_charge_is_paid_in_usdc_by_two_transactions(start: Start) -> Non
     assert payment.inclusion is not None
     assert payment.inclusion.tokens == Usdc(TOTAL)
     assert held(stage) == HELD - TOTAL
-    assert allowance(stage.world) == 0
+    assert allowed(stage.world) == 0
     assert stage.in_books(WALLET, Commodity.USDC) == -TOTAL
     assert stage.in_books(IN_TRANSIT, Commodity.USDC) == 0
     assert gas_is_booked(stage)
@@ -87,18 +79,6 @@ async def test_nothing_is_approved_that_the_wallet_does_not_hold(world: World, s
     assert "0.000001" in stage.named("payment_forbidden")[-1].remedy
     assert "10.499999" in rest.detail
     assert stage.topup.out == ()
-
-
-async def test_a_process_that_dies_between_the_two_pays_once(world: World, start: Start) -> None:
-    """The approval stands in a block when memory is lost: the next process finds it and only pays."""
-    stage = start(USDC)
-    await stage.out()
-    await stage.close()
-    world.mining = True
-    stage = start(USDC)
-    topup = await stage.until(State.DONE)
-    assert [a.plan.kind for a in topup.out] == [Kind.APPROVE, Kind.PAY]
-    assert (held(stage), stage.payments()) == (HELD - TOTAL, 1)
 
 
 async def test_an_approval_that_is_late_is_outbid_by_itself(start: Start) -> None:
@@ -119,7 +99,7 @@ async def approved_and_paused(stage: Stage) -> TopUp:
     stage.world.mining = True
     await stage.until(State.CHARGED)
     await stage.rests("paused")
-    assert allowance(stage.world) == TOTAL
+    assert allowed(stage.world) == TOTAL
     stage.say("cancel", topup)
     await stage.steps(2)
     assert stage.topup.state is State.DROPPED
@@ -135,7 +115,7 @@ async def test_an_approval_that_outlives_its_charge_is_taken_back(start: Start) 
         await stage.step()
         if stage.named("approval_revoked") and gas_is_booked(stage):
             break
-    assert allowance(stage.world) == 0
+    assert allowed(stage.world) == 0
     assert len(stage.named("approval_revoked")) == 1
     assert gas_is_booked(stage)
     assert stage.in_books(WALLET, Commodity.USDC) == 0
@@ -175,7 +155,7 @@ async def test_a_permission_of_another_wallet_is_not_taken_back_with_this_key(wo
     assert "whose key this is not" in stage.named("approval_stands")[0].detail
     kept = next(t for t in stage.store.latest("default", 9) if t.id == topup.id)
     assert [a.plan.kind for a in kept.out] == [Kind.APPROVE]
-    assert allowance(world) == TOTAL
+    assert allowed(world) == TOTAL
 
 
 @pytest.mark.parametrize(
@@ -217,7 +197,7 @@ async def test_nothing_is_approved_for_a_payment_that_cannot_go_through(world: W
     rest = await stage.rests("simulation")
     assert words in rest.detail
     assert stage.topup.attempts == ()
-    assert (held(stage), allowance(world), stage.left()) == (HELD, 0, 0)
+    assert (held(stage), allowed(world), stage.left()) == (HELD, 0, 0)
 
 
 async def test_a_contract_that_is_paused_after_the_approval_is_waited_for(world: World, start: Start) -> None:
@@ -261,7 +241,7 @@ async def test_an_approval_is_taken_back_although_the_next_charge_was_refused(
         assert (await again.step()).why == "endpoint_gone"
         if again.named("approval_revoked"):
             break
-    assert allowance(world) == 0
+    assert allowed(world) == 0
     assert [a.charge_seq for a in again.topup.out] == [1, 1]
 
 
@@ -271,9 +251,8 @@ async def test_an_approval_is_taken_back_although_the_next_charge_was_refused(
 @pytest.fixture(params=["embedded", "anvil"])
 def stand(request: pytest.FixtureRequest) -> Iterator[Stand]:
     """A chain without eth_simulateV1 and one with it, on which the wallet holds twenty dollars."""
-    with World(worlds.maker(request.param)) as world:
-        stand = Stand(world)
-        stand.write(*contracts.usdc_balance(world.wallet, HELD))
+    for stand in stand_on(request.param):
+        stand.write(*contracts.usdc_balance(stand.world.wallet, HELD))
         stand.mine()
         yield stand
 
@@ -297,7 +276,7 @@ def test_both_are_run_dry_in_one_request(stand: Stand) -> None:
     assert stand.world.rpc.requests == before + 1
     assert not dry.proof.endswith(UNTRIED)
     assert dry.gas < 80_000
-    assert allowance(stand.world) == 0
+    assert allowed(stand.world) == 0
 
 
 def test_a_slot_that_the_token_does_not_use_proves_nothing(stand: Stand) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,47 +33,7 @@ from topup.sellers.coinbase import Coinbase
 NO_RECEIPT = lie("eth_getTransactionReceipt", to=lambda _: None)
 
 
-async def invented(world: World, directory: Path) -> Stage:
-    """Make passes until a sole provider's invention is booked and its credits are late; the clock goes on."""
-    invents(world, world.rpc)
-    stage = Stage(world, directory, world.clock)
-    await stage.until(State.UNCREDITED, passes=200)
-    assert stage.topup.payment is not None
-    assert stage.topup.out[0].booked
-    assert stage.payments() == 0
-    return stage
-
-
 # -- an inclusion that was invented -----------------------------------------------------------------------------
-
-
-async def test_an_invented_inclusion_is_taken_back_by_two_and_the_payment_is_made(
-    world: World, start: Start, tmp_path: Path
-) -> None:
-    """Booked and uncredited by a sole provider's invention: three honest ones take it back, and it is paid once."""
-    stage = await invented(world, tmp_path)
-    sent, entries = stage.topup.out[0].raw, stage.store.entries("default")
-    await stage.close()
-    stage = start(honest(world, 3))
-    await stage.until(State.SENT, passes=3)
-    (said,) = stage.named("payment_vanished")
-    assert said.proof == "unspent"
-    assert stage.store.entries("default")[: len(entries)] == entries  # what was written stays, and is reversed
-    assert stage.booked() == 0
-    assert (await stage.paid_once()).out[0].raw == sent
-
-
-async def test_one_honest_provider_says_it_and_waits_for_a_person(world: World, start: Start, tmp_path: Path) -> None:
-    """One provider is no proof: the inclusion is denied aloud and stays, until a person lets it be taken back."""
-    await (await invented(world, tmp_path)).close()
-    stage = start(honest(world, 1))
-    await stage.steps(6)
-    assert stage.topup.state is State.UNCREDITED
-    assert len(stage.named("inclusion_denied")) == 1
-    stage.say("look")
-    await stage.until(State.SENT, passes=3)
-    assert stage.booked() == 0
-    await stage.paid_once()
 
 
 async def hides_it(method: str, params: list[Any], ask: Next) -> Any:
@@ -88,35 +47,23 @@ async def lags_in_its_pool(method: str, params: list[Any], ask: Next) -> Any:
     return await hides_it(method, params, ask) if newest else ask()
 
 
-async def seen_by(world: World, start: Start, how: list[Intercept | None]) -> Stage:
-    """Make passes until a payment stands in a block; from then on its providers answer like this."""
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param([hides_it, None, None], id="one liar of three"),
+        pytest.param([NO_RECEIPT, NO_RECEIPT], id="no receipt anywhere, and the nonce is used"),
+        # Asked of one block the nonce is used, as it was.
+        pytest.param([lags_in_its_pool, lags_in_its_pool], id="a node that is a block behind in its pool"),
+    ],
+)
+async def test_a_payment_that_stands_is_not_taken_back(how: list[Intercept | None], world: World, start: Start) -> None:
+    """It stood in a block, and from then on its providers answer like this: it stays paid, and ends by its credits."""
     others = [world.provider() for _ in how]
     stage = start({"TOPUP_CHAIN__RPC_URLS": ",".join(o.url for o in others)})
     await stage.until(State.PAID)
     for one, bent in zip(others, how, strict=True):
         one.intercept = bent
-    return stage
-
-
-async def test_one_liar_of_three_takes_nothing_back(world: World, start: Start) -> None:
-    """The payment stands; one of three calls its nonce unused and hides its receipt: nothing is taken back for that."""
-    stage = await seen_by(world, start, [hides_it, None, None])
     await stage.paid_once()
-    assert stage.named("payment_vanished") == []
-
-
-async def test_a_missing_receipt_takes_nothing_back(world: World, start: Start) -> None:
-    """All receipts are gone from all providers, and the nonce is used: it stays paid, and ends by its credits."""
-    stage = await seen_by(world, start, [NO_RECEIPT, NO_RECEIPT])
-    await stage.paid_once()
-    assert stage.named("payment_vanished") == []
-
-
-async def test_a_node_that_is_a_block_behind_in_its_pool_takes_nothing_back(world: World, start: Start) -> None:
-    """Behind one address the newest nonce comes from a node that lags: asked of one block it is used, as it was."""
-    stage = await seen_by(world, start, [lags_in_its_pool, lags_in_its_pool])
-    await stage.steps(6)
-    assert stage.topup.payment is not None
     assert stage.named("payment_vanished") == []
 
 
@@ -346,18 +293,6 @@ async def test_a_mark_that_was_never_tested_is_ended_by_a_persons_word(world: Wo
     assert stage.store.control("default").paused
 
 
-async def test_since_when_a_nonce_is_used_survives_in_the_ledger(contested: Contested, tmp_path: Path) -> None:
-    """Time and block stand in the ledger, by the oldest attempt at that nonce."""
-    stage = await contested(2)
-    await stage.step()
-    (attempt,) = stage.store.taken(stage.topup.id).items()
-    await stage.close()
-    reader = SqliteStore.open_reader(tmp_path)
-    assert reader.taken(reader.latest("default", 1)[0].id) == dict([attempt])
-    reader.close()
-    assert attempt[1].block_number is not None
-
-
 @pytest.mark.parametrize("short", [0, 1])
 async def test_whoever_looked_no_further_than_before_a_nonce_was_used_proves_nothing_by_it(
     contested: Contested, short: int
@@ -406,7 +341,7 @@ async def test_a_block_that_was_replaced_shows_no_nonce_used_for_ever(
 # -- each word that is taken ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", [State.ASKING, State.RESERVED, State.SIGNED])
+@pytest.mark.parametrize("state", [State.DECIDED, State.ASKING, State.RESERVED, State.SIGNED])
 async def test_a_cancel_ends_what_was_never_sent(
     state: State, world: World, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -416,6 +351,7 @@ async def test_a_cancel_ends_what_was_never_sent(
         raise KeyboardInterrupt
 
     place: dict[State, tuple[type, str]] = {
+        State.DECIDED: (SqliteStore, "ask"),
         State.ASKING: (Coinbase, "ask"),
         State.RESERVED: (Coinbase, "sign"),
         State.SIGNED: (Preparation, "_intend"),
@@ -430,7 +366,7 @@ async def test_a_cancel_ends_what_was_never_sent(
     await stage.close()
     stage = start()
     await stage.step()
-    assert stage.topup.state is State.DROPPED
+    assert (stage.topup.state, stage.topup.reason) == (State.DROPPED, "cancelled")
     assert world.rpc.asked["eth_sendRawTransaction"] == 0
 
 
@@ -478,13 +414,14 @@ async def test_a_word_takes_back_what_one_provider_denies(state: State, word: st
     world.mining = True
     stage.mine()
     stage = start(honest(world, 1))
-    await stage.step()
+    await stage.steps(3)
     assert stage.topup.state is state
     assert len(stage.named("inclusion_denied")) == 1
     stage.say(word)
     await stage.until(State.SENT, passes=2)
     assert stage.booked() == 0
     assert stage.store.told("default", f"resolve:{stage.topup.id}") == ""  # used up
+    await stage.paid_once()
 
 
 @pytest.mark.parametrize("word", ["look", "attest-unpaid"])
@@ -510,15 +447,3 @@ async def test_a_word_takes_back_what_had_ended(end: State, word: str, world: Wo
     assert stage.topup.payment is None
     assert stage.store.control("default").paused
     assert len(stage.named("payment_undone")) == 1
-
-
-async def test_a_payment_in_a_halt_is_credited_by_a_persons_word(world: World, stage: Stage) -> None:
-    """Halted while it was mined, and its credits hidden: a person who has seen them ends the wait."""
-    await stage.out()
-    stage.halt()
-    world.mining = True
-    await stage.steps(8)
-    assert (stage.topup.state, stage.topup.payment is not None) == (State.HALTED, True)
-    stage.say("credited")
-    await stage.until(State.CREDITED, State.DONE, passes=3)
-    assert len(stage.named("credits_attested")) == 1

@@ -194,11 +194,11 @@ tests/domain/test_policy.py
 -        if deviation > ceilings.price_deviation:
 +        if deviation < ceilings.price_deviation and False:
 a-missing-receipt-takes-back topup/chain/receipts.py
-tests/payment/test_ways_out.py::test_a_node_that_is_a_block_behind_in_its_pool_takes_nothing_back
+tests/payment/test_ways_out.py::test_a_payment_that_stands_is_not_taken_back
 -    return frozenset(key for key, own in doubted.items() if next_nonce <= own)
 +    return frozenset(doubted)
 one-provider-takes-back topup/payment/reorg.py
-tests/payment/test_ways_out.py::test_one_honest_provider_says_it_and_waits_for_a_person
+tests/payment/test_ways_out.py::test_a_word_takes_back_what_one_provider_denies
 -if second is not None and believe_unspent else frozenset()
 +if second is not None else frozenset()
 what-is-denied-is-settled topup/payment/reorg.py
@@ -206,7 +206,7 @@ tests/payment/test_ways_out.py::test_nothing_is_taken_back_or_settled_that_the_s
 -        lowest = min(height, *ends)
 +        lowest = height
 an-invention-is-never-taken-back topup/payment/reorg.py
-tests/payment/test_ways_out.py::test_an_invented_inclusion_is_taken_back_by_two_and_the_payment_is_made
+tests/payment/test_ways_out.py::test_a_word_takes_back_what_one_provider_denies
 -    return observation.replaced | observation.unspent
 +    return observation.replaced
 a-stranger-is-final-by-its-height topup/payment/foreign_nonce.py

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import httpx
 from eth_abi import decode, encode
@@ -22,6 +22,7 @@ from topup.sandbox import contracts as world
 from topup.sandbox.charges import Draft, digest
 from topup.sandbox.gateway import Gateway
 
+Selling = TypeVar("Selling", bound=Gateway)
 ABI = ROOT / "abi"
 NOW = 1_790_000_000
 ETH_USD = 3_000 * 10**8
@@ -106,16 +107,42 @@ async def client_of(seller: Gateway, timeout_s: float = 10) -> AsyncIterator[htt
 
 
 class Clock:
-    """Time that only moves when told; it starts at the machine's."""
+    """Time that only moves when told; it starts at the machine's unless another is given."""
 
-    def __init__(self) -> None:
-        self.ms = time.time_ns() // 1_000_000
+    def __init__(self, ms: int | None = None) -> None:
+        self.ms = time.time_ns() // 1_000_000 if ms is None else ms
 
     def now_ms(self) -> int:
         return self.ms
 
     def now_s(self) -> int:
         return self.ms // 1000
+
+    def go_on(self, ms: int) -> None:
+        self.ms += ms
+
+
+@dataclass
+class Scene(Generic[Selling]):
+    """A running seller, a client of it, and the time, which moves only when told."""
+
+    seller: Selling
+    client: httpx.AsyncClient
+    clock: Clock
+    patience_s = 10.0  # For a whole answer; the client's own time-out is for each piece of it.
+
+    def key(self, key: str | None = None) -> dict[str, str]:
+        """Return the header that shows a key, by default the account's."""
+        return {"authorization": f"Bearer {key or self.seller.management_key}"}
+
+    def poll(self, after_ms: int = 0) -> None:
+        """Let so much time pass, and let the seller look at the chain."""
+        self.clock.go_on(after_ms)
+        self.seller.poll()
+
+    async def posted(self, path: str, headers: Mapping[str, str], body: str | bytes) -> httpx.Response:
+        async with asyncio.timeout(self.patience_s):
+            return await self.client.post(path, headers=headers, content=body)
 
 
 class World(ABC):
@@ -200,6 +227,19 @@ def signature_of(entry: dict[str, Any]) -> str:
 
 def selector_of(entry: dict[str, Any]) -> bytes:
     return bytes(keccak(text=signature_of(entry))[:4])
+
+
+TOO_MUCH = "SwapFailedString(V3TooMuchRequested)"
+# In which ways a swap fails: what was written to the chain before, the value sent, the tier, and the words.
+SWAP_FAILURES: list[tuple[list[world.StorageWrite], int, int, str]] = [
+    ([], 0, 500, TOO_MUCH),
+    ([], 3 * 10**15, 500, TOO_MUCH),
+    ([], 3 * 10**15, 3000, TOO_MUCH),
+    ([], ENOUGH, 10_000, "SwapFailedBytes(b'')"),
+    ([], ENOUGH, 1, "SwapFailedBytes(b'')"),
+    (world.usdc_paused(paused=True), ENOUGH, 500, "SwapFailedString(TF)"),
+    (world.usdc_blacklisted(RECIPIENT), ENOUGH, 500, "SwapFailedString(TRANSFER_FAILED)"),
+]
 
 
 def genesis(

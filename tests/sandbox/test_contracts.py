@@ -20,8 +20,7 @@ from eth.vm.forks.prague.blocks import PragueBlockHeader
 from eth.vm.spoof import SpoofTransaction
 from eth_abi import decode
 from eth_account import Account
-from eth_account.messages import encode_typed_data
-from eth_keys.datatypes import PrivateKey, Signature
+from eth_keys.datatypes import PrivateKey
 from eth_typing import BlockNumber, Hash32
 from eth_utils.address import to_canonical_address, to_checksum_address
 from eth_utils.crypto import keccak
@@ -42,6 +41,8 @@ from tests.sandbox.paying import (
     REAL,
     REAL_SIGNATURE,
     RECIPIENT,
+    SWAP_FAILURES,
+    TOO_MUCH,
     TOTAL,
     TRANSFERRED,
     Log,
@@ -58,8 +59,9 @@ from tests.sandbox.paying import (
     signature_of,
     swap_data,
 )
+from tests.world.stage import AUTHORIZATION, authorized
 from topup.sandbox import contracts as world
-from topup.sandbox.charges import Draft, digest
+from topup.sandbox.charges import Draft
 
 
 class Evm(World):
@@ -331,24 +333,15 @@ def test_registration(evm: Evm) -> None:
 # The swap's own failures
 
 
-Writes = list[world.StorageWrite]
-TOO_MUCH = "SwapFailedString(V3TooMuchRequested)"
+# What only our own pools can be made to do.
+OWN_FAILURES = [
+    (world.eth_price(2_000 * 10**8), ENOUGH, 500, TOO_MUCH),
+    (world.usdc_balance(world.POOLS[500], TOTAL - 1), ENOUGH, 500, "SwapFailedString(V3InvalidAmountOut)"),
+]
 
 
-@pytest.mark.parametrize(
-    ("writes", "value", "fee", "words"),
-    [
-        ([], 0, 500, TOO_MUCH),
-        ([], 3 * 10**15, 500, TOO_MUCH),
-        (world.eth_price(2_000 * 10**8), ENOUGH, 500, TOO_MUCH),
-        (world.usdc_balance(world.POOLS[500], TOTAL - 1), ENOUGH, 500, "SwapFailedString(V3InvalidAmountOut)"),
-        ([], ENOUGH, 10_000, "SwapFailedBytes(b'')"),
-        ([], ENOUGH, 1, "SwapFailedBytes(b'')"),
-        (world.usdc_paused(paused=True), ENOUGH, 500, "SwapFailedString(TF)"),
-        (world.usdc_blacklisted(RECIPIENT), ENOUGH, 500, "SwapFailedString(TRANSFER_FAILED)"),
-    ],
-)
-def test_swap_failures(evm: Evm, writes: Writes, value: int, fee: int, words: str) -> None:
+@pytest.mark.parametrize(("writes", "value", "fee", "words"), SWAP_FAILURES + OWN_FAILURES)
+def test_swap_failures(evm: Evm, writes: list[world.StorageWrite], value: int, fee: int, words: str) -> None:
     """Each way in which a swap fails has its own words, and costs nothing but gas."""
     evm.write(writes)
     outcome = evm.pay(value=value, fee=fee)
@@ -471,27 +464,15 @@ def test_supplies(evm: Evm) -> None:
     assert evm.balance(world.WETH) == sum(wrapped)
 
 
-AUTHORIZATION = ["address", "address", "uint256", "uint256", "uint256", "bytes32"]
-
-
 def authorization(evm: Evm, valid_before: int = NOW + 60) -> tuple[list[Any], bytes]:
-    fields = ["from", "to", "value", "validAfter", "validBefore", "nonce"]
     values: list[Any] = [PAYER, RECIPIENT, 7_000_000, NOW - 60, valid_before, b"\5" * 32]
-    message = encode_typed_data(
-        domain_data={"name": "USD Coin", "version": "2", "chainId": 8453, "verifyingContract": world.USDC},
-        message_types={
-            "TransferWithAuthorization": [
-                {"name": name, "type": kind} for name, kind in zip(fields, AUTHORIZATION, strict=True)
-            ]
-        },
-        message_data=dict(zip(fields, values, strict=True)),
-    )
+    message = authorized(values)
     assert evm.read(world.USDC, "DOMAIN_SEPARATOR()", [], [], ["bytes32"]) == message.header
     return values, bytes(Account.sign_message(message, PAYER_KEY.to_bytes()).signature)
 
 
-WHOLE = f"transferWithAuthorization({','.join([*AUTHORIZATION, 'bytes'])})"
-SPLIT = f"transferWithAuthorization({','.join([*AUTHORIZATION, 'uint8', 'bytes32', 'bytes32'])})"
+WHOLE = f"transferWithAuthorization({','.join([*AUTHORIZATION.values(), 'bytes'])})"
+SPLIT = f"transferWithAuthorization({','.join([*AUTHORIZATION.values(), 'uint8', 'bytes32', 'bytes32'])})"
 
 
 @pytest.mark.parametrize("form", [SPLIT, WHOLE], ids=["v r s", "bytes"])
@@ -522,9 +503,6 @@ def test_authorized_transfer(evm: Evm, form: str) -> None:
 def test_real_charge(evm: Evm) -> None:
     """A charge that Coinbase signed on 27 February 2025 is accepted and paid, as it was on Base."""
     draft, signature = REAL, REAL_SIGNATURE
-    vrs = (signature[64] - 27, int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big"))
-    key = Signature(vrs=vrs).recover_public_key_from_msg_hash(digest(draft))
-    assert key.to_checksum_address() == draft.operator
     evm.write(world.fee_destination(draft.operator, FEE_DESTINATION))
     evm.fund(draft.sender, ENOUGH)
     evm.at(draft.deadline - 60)

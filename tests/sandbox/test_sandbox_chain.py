@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,6 @@ VAULT = "0x" + L1_FEE_VAULT.hex()
 ETHER = 10**18
 GWEI = 10**9
 L1_WEI_PER_BYTE = 15_000_000
-BLOCK_S = 2
 
 # Small programs. Each is the whole code of a contract.
 REVERT_WITH_INPUT = bytes.fromhex("365f5f37365ffd")
@@ -145,10 +143,6 @@ def refused(chain: Chain, method: str, *params: Any) -> RpcError:
     return caught.value
 
 
-def gas_wei(told: Any) -> int:
-    return int(told["gasUsed"], 16) * int(told["effectiveGasPrice"], 16)
-
-
 # -- money --------------------------------------------------------------------------------------------------------
 
 
@@ -170,9 +164,10 @@ def test_what_a_transaction_costs(chain: Chain, more: dict[str, Any], tells: dic
     told = mined(chain, **more)
     assert tells.items() <= told.items()
     value, l1_fee = 10**15 * int(told["status"], 16), balance(chain, VAULT)
+    gas = int(told["gasUsed"], 16) * int(told["effectiveGasPrice"], 16)
     assert l1_fee > 0
     assert balance(chain, FRIEND) == value
-    assert balance(chain, PAYER) == ETHER - value - gas_wei(told) - l1_fee
+    assert balance(chain, PAYER) == ETHER - value - gas - l1_fee
     assert told["type"] == "0x0" or int(told["effectiveGasPrice"], 16) == chain.base_fee + 10**6
 
 
@@ -629,8 +624,8 @@ class Asker:
         return answer.json()
 
 
-@asynccontextmanager
-async def served() -> AsyncIterator[Asker]:
+@pytest.fixture
+async def ask() -> AsyncIterator[Asker]:
     """Serve a young chain to a client."""
     server = RpcServer(embedded())
     await server.start()
@@ -638,11 +633,6 @@ async def served() -> AsyncIterator[Asker]:
         yield Asker(server, client)
     await server.stop()
     await asyncio.sleep(0)  # Cut connections end on the loop's next turn.
-
-
-@pytest.fixture
-def ask() -> AbstractAsyncContextManager[Asker]:
-    return served()
 
 
 def asking(method: str, *params: Any, name: Any = 1) -> dict[str, Any]:

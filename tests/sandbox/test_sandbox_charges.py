@@ -34,7 +34,7 @@ NOW = 1_740_637_199
 ASK = Ask(Decimal(10), PAYER, 8453, NOW)
 
 
-def read_back(charge: Charge, terms: Terms | None = None) -> tuple[Draft, bytes]:
+def read_back(charge: Charge) -> tuple[Draft, bytes]:
     """A charge as its text says, with the signature apart."""
     intent = intent_of(charge)
     meta, call = intent["metadata"], intent["call_data"]
@@ -42,7 +42,7 @@ def read_back(charge: Charge, terms: Terms | None = None) -> tuple[Draft, bytes]
     draft = Draft(
         recipient_amount=int(call["recipient_amount"]),
         fee_amount=int(call["fee_amount"]),
-        deadline=int(at) if at.isdigit() else _unix(at),
+        deadline=int(at) if at.isdigit() else int(datetime.fromisoformat(at).timestamp()),
         recipient=call["recipient"],
         currency=call["recipient_currency"],
         refund=call["refund_destination"],
@@ -56,22 +56,10 @@ def read_back(charge: Charge, terms: Terms | None = None) -> tuple[Draft, bytes]
     return draft, bytes.fromhex(call["signature"][2:])
 
 
-def _unix(text: str) -> int:
-    assert text.endswith("Z")
-    return int(datetime.fromisoformat(text).timestamp())
-
-
 def recovered(charge: Charge) -> str:
     """Who signed what the charge says, asked of eth_account and not of the code under test."""
     draft, signature = read_back(charge)
     return str(Account._recover_hash(digest(draft), signature=signature)).lower()
-
-
-def changed(charge: Charge, honest: Charge) -> set[str]:
-    """The names of the fields in which two charges differ."""
-    ours, theirs = _flat(charge), _flat(honest)
-    assert ours.keys() == theirs.keys()
-    return {name for name in ours if ours[name] != theirs[name]}
 
 
 def _flat(charge: Charge) -> dict[str, Any]:
@@ -179,8 +167,10 @@ def test_a_hostile_charge_lies_about_one_thing_only(name: str) -> None:
     signature would pay it.
     """
     _, hostile, honest = twins(name)
-    assert changed(hostile, honest) - {"signature"} == set(LIES[name])
-    assert all(_flat(hostile)[field] == said for field, said in LIES[name].items() if said is not ...)
+    ours, theirs = _flat(hostile), _flat(honest)
+    assert ours.keys() == theirs.keys()
+    assert {field for field in ours if ours[field] != theirs[field]} - {"signature"} == set(LIES[name])
+    assert all(ours[field] == said for field, said in LIES[name].items() if said is not ...)
     assert name not in BEFORE_SIGNING or recovered(hostile) == intent_of(hostile)["call_data"]["operator"]
 
 

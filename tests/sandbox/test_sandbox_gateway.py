@@ -7,7 +7,7 @@ import itertools
 import json
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -17,7 +17,8 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from tests.sandbox.paying import client_of
+from tests.sandbox import paying
+from tests.sandbox.paying import Clock, client_of
 from topup.sandbox import faults
 from topup.sandbox.charges import HOSTILE, STRANGER, intent_of
 from topup.sandbox.faults import FAULTS
@@ -111,36 +112,24 @@ class Ledger:
 
 
 @dataclass
-class Scene:
-    """A running gateway, a client with a key, a clock that only moves when told, and a chain."""
+class Scene(paying.Scene[Gateway]):
+    """A gateway with a chain of its own."""
 
-    gateway: Gateway
-    client: httpx.AsyncClient
     chain: Ledger
-    now: list[int]
     asked: dict[str, Any] = field(default_factory=dict)  # the charge that was asked for last
 
-    def pass_ms(self, span: int) -> None:
-        self.now[0] += span
-
-    def poll(self, after_ms: int = 0) -> None:
-        """Let so much time pass, and let the gateway look at the chain."""
-        self.pass_ms(after_ms)
-        self.gateway.poll()
-
-    def key(self, key: str) -> dict[str, str]:
-        return {"authorization": f"Bearer {key}"}
-
     async def credits(self, key: str | None = None) -> httpx.Response:
-        return await self.client.get("/credits", headers=self.key(key or self.gateway.management_key))
+        return await self.client.get("/credits", headers=self.key(key))
 
     async def totals(self) -> tuple[Decimal | int, Decimal | int]:
         data = json.loads((await self.credits()).content, parse_float=Decimal, parse_int=Decimal)["data"]
         return data["total_credits"], data["total_usage"]
 
+    async def order(self, body: bytes) -> httpx.Response:
+        return await self.posted("/credits/coinbase", self.key(), body)
+
     async def ask(self, **changes: Any) -> httpx.Response:
-        headers = self.key(self.gateway.management_key)
-        return await self.client.post("/credits/coinbase", headers=headers, json={**ASK, **changes})
+        return await self.order(json.dumps({**ASK, **changes}).encode())
 
     async def charge(self, **changes: Any) -> dict[str, Any]:
         answer = await self.ask(**changes)
@@ -152,23 +141,21 @@ class Scene:
         """One honest request to an endpoint."""
         if place == "coinbase":
             return await self.ask()
-        return await self.client.get(f"/{place}", headers=self.key(self.gateway.management_key))
+        return await self.client.get(f"/{place}", headers=self.key())
 
 
 @asynccontextmanager
-async def scene(
-    conduct: Conduct | None = None, burn: str = "0", bought: str = "20", usage: str = "0"
-) -> AsyncIterator[Scene]:
-    now, chain = [START_MS], Ledger()
-    account = Account(lambda: now[0], Decimal(bought), Decimal(usage), Decimal(burn))
-    gateway = Gateway(account, chain=chain, conduct=conduct)
+async def scene(conduct: Conduct | None = None, bought: str = "20", usage: str = "0") -> AsyncIterator[Scene]:
+    clock, chain = Clock(START_MS), Ledger()
+    gateway = Gateway(Account(clock.now_ms, Decimal(bought), Decimal(usage)), chain=chain, conduct=conduct)
     async with client_of(gateway) as client:
-        yield Scene(gateway, client, chain, now)
+        yield Scene(gateway, client, clock, chain)
 
 
 @pytest.fixture
-def s() -> AbstractAsyncContextManager[Scene]:
-    return scene()
+async def s() -> AsyncIterator[Scene]:
+    async with scene() as made:
+        yield made
 
 
 # Keys.
@@ -182,7 +169,7 @@ async def test_without_the_accounts_key_every_endpoint_answers_401(s: Scene) -> 
             answer = await s.client.request(method, path, headers=headers, json=ASK)
             assert answer.status_code == 401 and answer.json()["error"]["code"] == 401
             assert headers is wrong or answer.json()["error"]["message"] == "Missing Authentication header"
-    assert not s.gateway.issued and [seen.key for seen in s.gateway.requests][-3:] == ["wrong"] * 3
+    assert not s.seller.issued and [seen.key for seen in s.seller.requests][-3:] == ["wrong"] * 3
 
 
 FORBIDDEN = b'{"error":{"code":403,"message":"Only management keys can perform this operation"}}'
@@ -198,30 +185,30 @@ FORBIDDEN = b'{"error":{"code":403,"message":"Only management keys can perform t
 async def test_an_ordinary_key_reads_nothing_of_a_funded_account(conduct: Conduct, status: int, body: bytes) -> None:
     """Numbers that would make a naive buyer buy for ever, or a refusal."""
     async with scene(conduct) as s:
-        answer = await s.credits(s.gateway.ordinary_key)
+        answer = await s.credits(s.seller.ordinary_key)
         assert (answer.status_code, json.loads(answer.content)) == (status, json.loads(body))
 
 
 async def test_a_key_says_of_what_kind_it_is(s: Scene) -> None:
     """Both paths tell a management key from an ordinary one, with every documented field."""
     for path in ("/key", "/auth/key"):
-        for key, management in [(s.gateway.management_key, True), (s.gateway.ordinary_key, False)]:
+        for key, management in [(s.seller.management_key, True), (s.seller.ordinary_key, False)]:
             data = (await s.client.get(path, headers=s.key(key))).json()["data"]
             assert data["is_management_key"] is management
             assert {"label", "limit", "limit_remaining", "limit_reset", "usage", "usage_daily"} <= set(data)
             assert {"is_free_tier", "creator_user_id", "expires_at", "rate_limit"} <= set(data)
-            assert s.gateway.management_key not in str(data) and s.gateway.ordinary_key not in str(data)
+            assert s.seller.management_key not in str(data) and s.seller.ordinary_key not in str(data)
 
 
 async def test_requests_are_counted_by_endpoint(s: Scene) -> None:
     """What a test must know about round trips is here."""
     for place in ("credits", "credits", "key", "coinbase"):
         await s.at(place)
-    assert [s.gateway.count(place) for place in ("credits", "key", "coinbase")] == [2, 1, 1]
+    assert [s.seller.count(place) for place in ("credits", "key", "coinbase")] == [2, 1, 1]
     # What does not exist is 404 and a wrong method 405: neither touches the account, and both are recorded.
     assert (await s.client.get("/nothing")).status_code == 404
     assert (await s.client.get("/credits/coinbase")).status_code == 405
-    assert [seen.status for seen in s.gateway.requests[-2:]] == [404, 405]
+    assert [seen.status for seen in s.seller.requests[-2:]] == [404, 405]
 
 
 # The account.
@@ -278,13 +265,13 @@ async def step(s: Scene, word: str, *given: str) -> None:
         "ask": lambda: None,
         "pay": lambda: s.chain.pay(s.asked),
         "poll": lambda: s.poll(*map(int, given)),
-        "pass": lambda: s.pass_ms(int(given[0])),
-        "burn": lambda: s.gateway.account.set_burn_rate(Decimal(given[0])),
-        "buy": lambda: s.gateway.account.buy_elsewhere(Decimal(given[0])),
-        "refund": lambda: s.gateway.account.buy_elsewhere(-Decimal(given[0])),
-        "use": lambda: s.gateway.account.set_usage(Decimal(given[0])),
-        "fault": lambda: s.gateway.switch_on(given[0], given[1]),
-        "heal": lambda: s.gateway.switch_off(*given),
+        "pass": lambda: s.clock.go_on(int(given[0])),
+        "burn": lambda: s.seller.account.set_burn_rate(Decimal(given[0])),
+        "buy": lambda: s.seller.account.buy_elsewhere(Decimal(given[0])),
+        "refund": lambda: s.seller.account.buy_elsewhere(-Decimal(given[0])),
+        "use": lambda: s.seller.account.set_usage(Decimal(given[0])),
+        "fault": lambda: s.seller.switch_on(given[0], given[1]),
+        "heal": lambda: s.seller.switch_off(*given),
         "take": s.chain.take_back,
         "mine": lambda: s.chain.mine_again(reverted=given == ("reverted",)),
         "blocks": lambda: s.chain.blocks.extend({} for _ in range(int(given[0]))),
@@ -305,9 +292,6 @@ async def test_what_the_account_shows(what: str) -> None:
             await step(s, *one.split())
 
 
-# What the account shows, by what happened to it. At first twenty dollars are bought, and nothing is used.
-
-
 async def test_money_is_written_from_its_own_digits() -> None:
     """No float stands between the account and the wire, and no exponent appears."""
     digits = {"0.1": "0.1", "1E+3": "1000", "25.750": "25.75", "100": "100", "1E-9": "0.000000001", "-0.5": "-0.5"}
@@ -326,17 +310,17 @@ async def test_a_charge_is_what_was_asked_for(s: Scene) -> None:
     intent = intent_of(charge)
     assert intent["metadata"]["sender"] == PAYER == intent["call_data"]["refund_destination"]
     assert intent["call_data"]["recipient_amount"] == "1039500" and intent["call_data"]["fee_amount"] == "10500"
-    assert intent["call_data"]["operator"] == s.gateway.operator.address.lower()
+    assert intent["call_data"]["operator"] == s.seller.operator.address.lower()
     assert charge["created_at"] == "2026-09-21T14:13:20Z" and charge["expires_at"] == "2026-09-23T14:13:20Z"
     # There is no idempotency: asking again never returns the same charge.
     first, second = await s.charge(), await s.charge()
-    assert first["id"] != second["id"] and len(s.gateway.issued) == 3
+    assert first["id"] != second["id"] and len(s.seller.issued) == 3
     # Both ends of the range are served, whole or broken.
     for amount in ("1", "2000", "1.5", "10.00"):
         body = f'{{"amount":{amount},"sender":"{PAYER}","chain_id":8453}}'.encode()
-        answer = await s.client.post("/credits/coinbase", headers=s.key(s.gateway.management_key), content=body)
+        answer = await s.order(body)
         assert answer.status_code == 200
-        assert s.gateway.requests[-1].body == body and s.gateway.requests[-1].status == 200
+        assert s.seller.requests[-1].body == body and s.seller.requests[-1].status == 200
 
 
 # What is wrong, by the sentence that says so; None leaves a field out, and text is sent as it stands.
@@ -362,10 +346,10 @@ async def test_a_wrong_request_is_400_and_creates_no_charge(s: Scene, because: s
             {name: value for name, value in (ASK | body).items() if value is not None} if isinstance(body, dict) else {}
         )
         content = json.dumps(told).encode() if told else body
-        answer = await s.client.post("/credits/coinbase", headers=s.key(s.gateway.management_key), content=content)
+        answer = await s.order(content)
         assert answer.status_code == 400 and answer.json()["error"]["code"] == 400
         assert answer.json()["error"]["message"] == f"Invalid credit amount or request body: {because}", body
-    assert not s.gateway.issued
+    assert not s.seller.issued
 
 
 _LEAF = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(PAYER)
@@ -410,7 +394,7 @@ async def test_an_announcement_without_money_is_not_posted(s: Scene) -> None:
     other = intent_of(second)["call_data"]["id"][2:]
     logs.append({**logs[1], "data": "0x" + other + logs[1]["data"][34:], "logIndex": "0x2"})
     s.poll()
-    issued = s.gateway.issued[intent_of(first)["call_data"]["id"]]
+    issued = s.seller.issued[intent_of(first)["call_data"]["id"]]
     assert (issued.tx_hash, issued.posted_ms) == (tx_hash, START_MS)
     assert await s.totals() == (30, 0)
 
@@ -438,12 +422,12 @@ ENDPOINTS: list[str] = ["credits", "key", "coinbase"]
 @pytest.mark.parametrize("name", sorted(ANSWERED))
 async def test_a_fault_with_an_answer_gives_it_everywhere(s: Scene, place: str, name: str) -> None:
     """Status, content type, and for errors the body of the API: code equal to status."""
-    s.gateway.wire.oversized_bytes = 1 << 20
-    s.gateway.switch_on(place, name)
+    s.seller.wire.oversized_bytes = 1 << 20
+    s.seller.switch_on(place, name)
     answer = await s.at(place)
     status, kind = ANSWERED[name]
     assert (answer.status_code, answer.headers.get("content-type")) == (status, kind)
-    assert s.gateway.requests[-1].fault == name
+    assert s.seller.requests[-1].fault == name
     if status >= 400 and kind == "application/json":
         assert set(answer.json()) == {"error"} and answer.json()["error"]["code"] == status
 
@@ -462,10 +446,10 @@ async def test_a_fault_without_an_answer_is_felt_as_such(
 ) -> None:
     """A silence, a reset, a body that ends too early: three different errors of the client."""
     s.client.timeout = httpx.Timeout(10, read=0.1)
-    s.gateway.switch_on(place, name)
+    s.seller.switch_on(place, name)
     with pytest.raises(felt):
         await s.at(place)
-    assert s.gateway.requests[-1].status is None
+    assert s.seller.requests[-1].status is None
 
 
 def test_every_wire_fault_is_shown_here() -> None:
@@ -478,17 +462,17 @@ def test_every_wire_fault_is_shown_here() -> None:
 
 async def test_a_followed_redirect_would_be_noticed(s: Scene) -> None:
     """It points to another origin, which remembers who came; nobody comes unless told to follow."""
-    s.gateway.switch_on("coinbase", "redirect-302", times=1)
+    s.seller.switch_on("coinbase", "redirect-302", times=1)
     answer = await s.ask()
-    assert not s.gateway.elsewhere.requests
-    assert httpx.URL(answer.headers["location"]).port != httpx.URL(s.gateway.url).port
+    assert not s.seller.elsewhere.requests
+    assert httpx.URL(answer.headers["location"]).port != httpx.URL(s.seller.url).port
     await s.client.get("/key")  # The connection is still good.
     followed = await s.client.get(answer.headers["location"])
-    assert followed.json()["data"]["total_credits"] == 1_000_000 and len(s.gateway.elsewhere.requests) == 1
+    assert followed.json()["data"]["total_credits"] == 1_000_000 and len(s.seller.elsewhere.requests) == 1
     # The endpoint that is gone says so in the documented words, as the real one does today: whatever the key.
-    s.gateway.switch_on("coinbase", "gone-410")
+    s.seller.switch_on("coinbase", "gone-410")
     error = (await s.client.post("/credits/coinbase", json=ASK)).json()["error"]
-    assert error == {"code": 410, "message": GONE} and not s.gateway.issued
+    assert error == {"code": 410, "message": GONE} and not s.seller.issued
 
 
 GONE = (
@@ -499,12 +483,12 @@ GONE = (
 
 async def test_what_a_fault_of_the_wire_leaves_of_the_true_answer(s: Scene) -> None:
     """Only a limit on size refuses one that is too long, and early: 64 MB of blanks inside a true answer."""
-    assert s.gateway.wire.oversized_bytes == 64 * 1024 * 1024
-    s.gateway.wire.oversized_bytes, s.gateway.wire.retry_after_seconds = 3 * 65536, 17
+    assert s.seller.wire.oversized_bytes == 64 * 1024 * 1024
+    s.seller.wire.oversized_bytes, s.seller.wire.retry_after_seconds = 3 * 65536, 17
     whole = (await s.credits()).content
     said: dict[str, httpx.Response] = {}
     for name in ("truncated-json", "oversized", "gzip-bomb", "rate-limited-429", "unavailable-503"):
-        s.gateway.switch_on("credits", name, times=1)
+        s.seller.switch_on("credits", name, times=1)
         said[name] = await s.credits()
     cut = said["truncated-json"].content  # The HTTP is whole, the document is not.
     assert cut and whole.startswith(cut) and len(cut) < len(whole)
@@ -518,10 +502,10 @@ async def test_what_a_fault_of_the_wire_leaves_of_the_true_answer(s: Scene) -> N
 
 async def test_a_trickle_beats_a_time_out_between_bytes_but_never_ends(s: Scene) -> None:
     """Bytes keep coming well within the client's read time-out; only a total limit ends it."""
-    s.gateway.wire.trickle_seconds = 0.002
-    s.gateway.switch_on("credits", "trickle")
-    headers, received = s.key(s.gateway.management_key), b""
-    async with s.client.stream("GET", "/credits", headers=headers) as answer:
+    s.seller.wire.trickle_seconds = 0.002
+    s.seller.switch_on("credits", "trickle")
+    received = b""
+    async with s.client.stream("GET", "/credits", headers=s.key()) as answer:
         async for piece in answer.aiter_raw():
             received += piece
             if len(received) > 60:
@@ -536,12 +520,12 @@ async def test_a_trickle_beats_a_time_out_between_bytes_but_never_ends(s: Scene)
 @pytest.mark.parametrize(("name", "created"), [("answer-lost", 1), ("reset", 0)])
 async def test_a_lost_answer_has_created_its_charge(s: Scene, name: str, created: int) -> None:
     """The client sees a reset; the charge exists and would even be posted if paid. After a reset there is none."""
-    s.gateway.switch_on("coinbase", name)
+    s.seller.switch_on("coinbase", name)
     with pytest.raises(httpx.ReadError):
         await s.ask()
-    assert len(s.gateway.issued) == created
-    s.gateway.switch_off()
-    assert (await s.charge()) and len(s.gateway.issued) == created + 1
+    assert len(s.seller.issued) == created
+    s.seller.switch_off()
+    assert (await s.charge()) and len(s.seller.issued) == created + 1
 
 
 # Faults of the numbers.
@@ -563,7 +547,7 @@ async def test_a_wrong_balance_is_wrong_to_the_byte(name: str, body: bytes) -> N
     """Each is a 200 with a body that must not be believed; where the key is called an ordinary one, it says so too."""
     async with scene(usage="1.5") as s:
         for place in ("credits", "key") if name == "ordinary-key" else ("credits",):
-            s.gateway.switch_on(place, name)
+            s.seller.switch_on(place, name)
         answer = await s.credits()
         assert (answer.status_code, answer.content) == (200, body)
         assert (await s.at("key")).json()["data"]["is_management_key"] is (name != "ordinary-key")
@@ -571,7 +555,7 @@ async def test_a_wrong_balance_is_wrong_to_the_byte(name: str, body: bytes) -> N
 
 async def test_a_falling_total_falls_from_reading_to_reading(s: Scene) -> None:
     """The first is true, each later one is lower."""
-    s.gateway.switch_on("credits", "falling-total")
+    s.seller.switch_on("credits", "falling-total")
     totals = [(await s.totals())[0] for _ in range(5)]
     assert totals[0] == 20 and all(later < earlier for earlier, later in itertools.pairwise(totals))
 
@@ -581,13 +565,13 @@ async def test_a_falling_total_falls_from_reading_to_reading(s: Scene) -> None:
 
 async def test_a_fault_lasts_as_it_was_switched_on(s: Scene) -> None:
     """For the first requests only, several in turn, or until it is switched off; and only at its own endpoint."""
-    s.gateway.switch_on("credits", "server-error-500", times=2)
-    s.gateway.switch_on("credits", "rate-limited-429", times=1)
+    s.seller.switch_on("credits", "server-error-500", times=2)
+    s.seller.switch_on("credits", "rate-limited-429", times=1)
     assert [(await s.credits()).status_code for _ in range(5)] == [500, 500, 429, 200, 200]
-    s.gateway.switch_on("credits", "server-error-500")
+    s.seller.switch_on("credits", "server-error-500")
     assert [(await s.credits()).status_code for _ in range(3)] == [500] * 3
     assert (await s.at("key")).status_code == 200
-    s.gateway.switch_off("credits")
+    s.seller.switch_off("credits")
     assert (await s.credits()).status_code == 200
 
 
@@ -595,9 +579,9 @@ async def test_a_fault_lasts_as_it_was_switched_on(s: Scene) -> None:
 async def test_a_hostile_charge_is_served_by_its_name(s: Scene, name: str) -> None:
     """With 200 and the documented shape: only what it says is wrong."""
     honest = intent_of(await s.charge())["call_data"]
-    s.gateway.switch_on("coinbase", name)
+    s.seller.switch_on("coinbase", name)
     hostile = intent_of(await s.charge())["call_data"]
-    assert set(hostile) == set(honest) and s.gateway.requests[-1].fault == name
+    assert set(hostile) == set(honest) and s.seller.requests[-1].fault == name
     assert (hostile["id"] == honest["id"]) is (name == "duplicate-id")
 
 

@@ -11,7 +11,7 @@ import json
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -23,6 +23,7 @@ import rlp  # type: ignore[import-untyped]
 from eth_keys.datatypes import PrivateKey
 from eth_utils.crypto import keccak
 
+from tests.sandbox import paying
 from tests.sandbox.paying import Clock, client_of
 from tests.tools import require
 from topup.sandbox.charges import STRANGER
@@ -139,26 +140,18 @@ class Wallet:
 
 
 @dataclass
-class Scene:
-    """A running seller, a client with a key, a wallet with 100 dollars, and the chain."""
+class Scene(paying.Scene[Seller]):
+    """A seller, a wallet with 100 dollars, and the chain."""
 
-    seller: Seller
-    client: httpx.AsyncClient
     wallet: Wallet
     chain: Tempo
-    clock: Clock
     start_units: int
-    patience_s: float = 10  # For a whole answer; the client's own time-out is for each piece of it.
-
-    def key(self) -> dict[str, str]:
-        return {"authorization": f"Bearer {self.seller.management_key}"}
 
     async def post(self, order: str, credential: str | None = None, body: str = '{"amount":10}') -> httpx.Response:
         headers = {**self.key(), "idempotency-key": order, "content-type": "application/json"}
         if credential is not None:
             headers["payment-authorization"] = credential
-        async with asyncio.timeout(self.patience_s):
-            return await self.client.post("/credits/purchases", headers=headers, content=body)
+        return await self.posted("/credits/purchases", headers, body)
 
     async def challenge(self, order: str = "one") -> dict[str, str]:
         answer = await self.post(order)
@@ -171,11 +164,6 @@ class Scene:
 
     async def bought(self, order: str = "one") -> httpx.Response:
         return await self.post(order, self.pay(await self.challenge(order)))
-
-    def poll(self, after_ms: int = 0) -> None:
-        """Let so much time pass, and let the seller look at the chain."""
-        self.clock.ms += after_ms
-        self.seller.poll()
 
     def spent(self) -> int:
         """Units that have left the wallet, without the fees."""
@@ -199,12 +187,13 @@ async def scene(chain: Prompt, **conduct: Any) -> AsyncIterator[Scene]:
     seller = Seller(account, chain, conduct=MppConduct(**{"wait_s": 0, **conduct}))
     seller.wire.oversized_bytes = 1024 * 1024
     async with client_of(seller) as client:
-        yield Scene(seller, client, wallet, chain.tempo, chain.clock, chain.tempo.balance(wallet.address))
+        yield Scene(seller, client, chain.clock, wallet, chain.tempo, chain.tempo.balance(wallet.address))
 
 
 @pytest.fixture
-def one(chain: Prompt) -> AbstractAsyncContextManager[Scene]:
-    return scene(chain)
+async def one(chain: Prompt) -> AsyncIterator[Scene]:
+    async with scene(chain) as made:
+        yield made
 
 
 # Asking.
@@ -611,16 +600,9 @@ async def test_a_followed_redirect_would_be_seen(one: Scene) -> None:
     assert one.spent() == 0
 
 
-class Nowhere:
-    """A chain that nobody may ask."""
-
-    def rpc(self, method: str, params: list[Any]) -> Any:
-        raise AssertionError(method)
-
-
 def test_the_table_names_every_fault_of_a_purchase() -> None:
     """Whatever the seller can do wrong at its own places has a row, and each row can be switched."""
-    seller = Seller(Account(Clock().now_ms), Nowhere())
+    seller = Seller(Account(Clock().now_ms), None)  # type: ignore[arg-type] # no chain is asked
     for fault in MPP_FAULTS.values():
         for switch in fault.switches:
             seller.switch_on(switch.place, switch.name, switch.times)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,7 @@ from topup.accounting.journal import CREDITS, GAS, WALLET, Commodity
 from topup.commands.cli import app
 from topup.domain.errors import Exit
 from topup.ledger.store import SqliteStore
+from topup.sandbox.fault import Fault
 from topup.sandbox.faults import FAULTS, of_rail
 from topup.sandbox.mpp_faults import MPP_FAULTS
 from topup.sandbox.x402_faults import X402_FAULTS
@@ -34,8 +36,6 @@ KEYS: Final = {
 # What no line of a story may say where no charge is signed by an operator and no ETH is swapped.
 OF_ETH: Final = ("0 ETH", "% pool", "ETH spent", "dollars per ETH", "None")
 OF_CHARGES: Final = ("requesting a charge", "pinned operator", "with nonce")
-# Rows of the default run. All others take part under `-m long`.
-FEW: Final = {"usdc": {"wallet-low"}, "x402": {"payment-reset-once", "never-settles"}, "mpp": {"fails-after-settling"}}
 
 
 def arguments(way: str) -> list[str]:
@@ -44,20 +44,22 @@ def arguments(way: str) -> list[str]:
     return [*WAYS[way][2], *more]
 
 
+def table(way: str) -> Mapping[str, Fault]:
+    """Return what can go wrong on this way to pay."""
+    return of_rail("coinbase", "usdc") if way == "usdc" else of_rail(way)
+
+
 def sandbox(*options: str) -> Result:
     """Run the command in this process."""
     return CliRunner().invoke(app, ["sandbox", *options])
 
 
-def rows() -> list[Any]:
-    """Name each row of each rail's table, and leave most of them to the long run."""
-    tables = {"usdc": of_rail("coinbase", "usdc"), "x402": of_rail("x402"), "mpp": of_rail("mpp")}
-    made = []
-    for way, table in tables.items():
-        for name in table:
-            marks: list[Any] = [] if name in FEW[way] else [pytest.mark.long]
-            made.append(pytest.param(way, name, id=f"{way}-{name}", marks=marks))
-    return made
+def rows() -> Iterator[Any]:
+    """Name each row of each rail's table, and leave all but the quickest to the long run."""
+    for way in WAYS:
+        for name, fault in table(way).items():
+            marks = [] if name == "wallet-low" else [pytest.mark.long]
+            yield pytest.param(way, fault, id=f"{way}-{name}", marks=marks)
 
 
 def booked(ledger: Path, account: str, commodity: Commodity) -> int:
@@ -91,11 +93,10 @@ def test_a_refill_ends_in_the_same_document_on_every_rail(way: str, tmp_path: Pa
     assert told["tx_hash"] == "0x" + topup.paying.tx_hash.hex()
 
 
-@pytest.mark.parametrize(("way", "name"), rows())
-def test_every_fault_of_a_rail_ends_as_its_line_says(way: str, name: str) -> None:
+@pytest.mark.parametrize(("way", "fault"), [*rows()])
+def test_every_fault_of_a_rail_ends_as_its_line_says(way: str, fault: Fault) -> None:
     """Result, exit code and dollars spent are what `--list-faults` promises, told in the rail's words."""
-    fault = of_rail("coinbase" if way == "usdc" else way, "usdc" if way == "usdc" else "eth")[name]
-    done = sandbox(*arguments(way), "--fault", name)
+    done = sandbox(*arguments(way), "--fault", fault.name)
     asset, cost, _ = WAYS[way]
     assert done.exit_code == fault.expected_exit, done.output
     if fault.expected_result == "refilled":

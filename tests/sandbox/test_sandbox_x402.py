@@ -11,7 +11,7 @@ import base64
 import json
 import secrets
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -21,9 +21,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from eth_account import Account as Key
-from eth_account.messages import encode_defunct, encode_typed_data
+from eth_account.messages import encode_defunct
 
+from tests.sandbox import paying
 from tests.sandbox.paying import Clock, client_of, genesis
+from tests.world.stage import authorized
 from topup.sandbox import contracts
 from topup.sandbox.charges import STRANGER
 from topup.sandbox.evm import Evm
@@ -42,16 +44,6 @@ ENDLESS: Final = {"time-out", "trickle"}
 IMPATIENCE_S: Final = 0.3
 BOTH: Final = ("venice", "plain")
 CHAINS: Final = {"base": 8453, "eip155:8453": 8453, "base-sepolia": 84532, "eip155:84532": 84532}
-FIELDS: Final = {
-    "TransferWithAuthorization": [
-        {"name": "from", "type": "address"},
-        {"name": "to", "type": "address"},
-        {"name": "value", "type": "uint256"},
-        {"name": "validAfter", "type": "uint256"},
-        {"name": "validBefore", "type": "uint256"},
-        {"name": "nonce", "type": "bytes32"},
-    ]
-}
 
 
 class Prompt(Evm):
@@ -111,14 +103,8 @@ class Wallet:
             "nonce": secrets.token_bytes(32),
             **changes,
         }
-        named = {
-            "name": "USD Coin",
-            "version": "2",
-            "chainId": CHAINS[offer["network"]],
-            "verifyingContract": offer["asset"],
-            **(domain or {}),
-        }
-        signature = self.key.sign_message(encode_typed_data(named, FIELDS, signed)).signature
+        named = {"chainId": CHAINS[offer["network"]], "verifyingContract": offer["asset"], **(domain or {})}
+        signature = self.key.sign_message(authorized(signed.values(), **named)).signature
         told = {name: str(one) for name, one in signed.items()} | {"nonce": "0x" + signed["nonce"].hex()}
         payload = {"signature": "0x" + signature.hex(), "authorization": told | dict(lies or {})}
         if offer["x402Version"] == 1:
@@ -157,26 +143,21 @@ def login(wallet: Wallet, url: str, now_ms: int, **changes: Any) -> dict[str, st
 
 
 @dataclass
-class Scene:
-    """A running seller, a client, a wallet with 100 dollars, and the chain."""
+class Scene(paying.Scene[X402Seller]):
+    """A seller, a wallet with 100 dollars, and the chain."""
 
-    seller: X402Seller
-    client: httpx.AsyncClient
     wallet: Wallet
     chain: Prompt
-    clock: Clock
-    patience_s: float = 10  # For a whole answer; the client's own time-out is for each piece of it.
 
     @property
     def path(self) -> str:
         return "/x402/top-up" if isinstance(self.seller, Venice) else "/credits/topup"
 
-    def key(self) -> dict[str, str]:
-        return {} if isinstance(self.seller, Venice) else {"authorization": f"Bearer {self.seller.management_key}"}
+    def key(self, key: str | None = None) -> dict[str, str]:
+        return {} if isinstance(self.seller, Venice) else super().key(key)
 
     async def post(self, payment: Mapping[str, str] | None = None, body: str = '{"amount":"10"}') -> httpx.Response:
-        async with asyncio.timeout(self.patience_s):
-            return await self.client.post(self.path, headers={**self.key(), **(payment or {})}, content=body)
+        return await self.posted(self.path, {**self.key(), **(payment or {})}, body)
 
     async def offer(self) -> dict[str, Any]:
         return offers(await self.post())[0]
@@ -200,11 +181,6 @@ class Scene:
     def units(self, address: str) -> int:
         return tokens(self.chain, contracts.USDC, address)
 
-    def poll(self, after_ms: int = 0) -> None:
-        """Let so much time pass, and let the seller look at the chain."""
-        self.clock.ms += after_ms
-        self.seller.poll()
-
     def moved(self) -> tuple[int, int]:
         """What left the wallet and what the recipient got, in units."""
         return START - self.units(self.wallet.address), self.units(RECIPIENT)
@@ -219,7 +195,7 @@ async def scene(profile: str, **conduct: Any) -> AsyncIterator[Scene]:
     seller = SELLERS[profile](account, chain, wallet.address, conduct=X402Conduct(**{"wait_s": 0, **conduct}))
     seller.wire.oversized_bytes = 1024 * 1024
     async with client_of(seller) as client:
-        yield Scene(seller, client, wallet, chain, clock)
+        yield Scene(seller, client, clock, wallet, chain)
 
 
 @pytest.fixture
@@ -228,8 +204,9 @@ def profile() -> str:
 
 
 @pytest.fixture
-def one(profile: str) -> AbstractAsyncContextManager[Scene]:
-    return scene(profile)
+async def one(profile: str) -> AsyncIterator[Scene]:
+    async with scene(profile) as made:
+        yield made
 
 
 # Asking.

@@ -17,7 +17,9 @@ from tests.sandbox.paying import (
     NOW,
     PAYER,
     RECIPIENT,
+    SWAP_FAILURES,
     TOTAL,
+    TRANSFERRED,
     Outcome,
     World,
     calldata,
@@ -88,7 +90,7 @@ def test_quote_is_exact(chain: Real, fee: int) -> None:
     gas = int(receipt["gasUsed"], 16) * int(receipt["effectiveGasPrice"], 16)
     assert before - int(chain.rpc("eth_getBalance", [PAYER, "latest"]), 16) == quoted + gas
     last = receipt["logs"][-1]
-    assert last["topics"][0] == "0x" + keccak(text="Transferred(address,bytes16,address,address,uint256,address)").hex()
+    assert last["topics"][0] == "0x" + TRANSFERRED.hex()
     assert decode(["bytes16", "address", "address", "uint256"], bytes.fromhex(last["data"][2:]))[3] == quoted
     assert chain.dollars(RECIPIENT) == HONEST.recipient_amount
     assert chain.dollars(FEE_DESTINATION) == HONEST.fee_amount
@@ -101,41 +103,21 @@ def test_price(chain: Real) -> None:
     genesis = paying.genesis()
     for address in (world.POOLS[500], world.QUOTER_V2):
         chain.rpc("anvil_setCode", [address, "0x" + genesis[address].code.hex()])
-        for slot in range(8):
-            value = genesis[address].storage.get(slot, 0)
-            chain.rpc("anvil_setStorageAt", [address, f"0x{slot:064x}", f"0x{value:064x}"])
+        slots = genesis[address].storage
+        uniswap.write(chain.rpc, [world.StorageWrite(address, slot, slots.get(slot, 0)) for slot in range(8)])
     ours = chain.quote(TOTAL, 500)
     chain.rpc("evm_revert", [snapshot])
+    # The real quoter too reverts without data for a tier that has no pool.
+    missing = chain.call(world.QUOTER_V2, quote_data(TOTAL, 10_000))
+    assert (missing.ok, missing.output) == (False, b"")
     assert abs(ours - real) <= real // 10**9
 
 
-@pytest.mark.parametrize(
-    ("value", "fee", "words"),
-    [
-        (0, 500, "SwapFailedString(V3TooMuchRequested)"),
-        (3 * 10**15, 3000, "SwapFailedString(V3TooMuchRequested)"),
-        (ENOUGH, 10_000, "SwapFailedBytes(b'')"),
-        (ENOUGH, 1, "SwapFailedBytes(b'')"),
-    ],
-)
-def test_swap_failures(chain: Real, value: int, fee: int, words: str) -> None:
-    """Too little value and a missing tier fail in the words of the published contract."""
+@pytest.mark.parametrize(("writes", "value", "fee", "words"), SWAP_FAILURES)
+def test_swap_failures(chain: Real, writes: list[world.StorageWrite], value: int, fee: int, words: str) -> None:
+    """Each fails in the words of the published contract: in the pool, in the router, or for want of a tier."""
+    uniswap.write(chain.rpc, writes)
     assert reason(chain.call(world.PAYMENT_PROTOCOL, swap_data(HONEST, fee), value=value)) == words
-
-
-def test_broken_dollar(chain: Real) -> None:
-    """A paused dollar fails in the pool, a blacklisted recipient in the router."""
-    writes = [*world.usdc_paused(paused=True), *world.usdc_paused(paused=False), *world.usdc_blacklisted(RECIPIENT)]
-    words = ["SwapFailedString(TF)", "ok", "SwapFailedString(TRANSFER_FAILED)"]
-    for (address, slot, value), expected in zip(writes, words, strict=True):
-        chain.rpc("anvil_setStorageAt", [address, f"0x{slot:064x}", f"0x{value:064x}"])
-        assert reason(chain.call(world.PAYMENT_PROTOCOL, swap_data(HONEST), value=ENOUGH)) == expected
-
-
-def test_missing_tier(chain: Real) -> None:
-    """The real quoter too reverts without data for a tier that has no pool."""
-    outcome = chain.call(world.QUOTER_V2, quote_data(TOTAL, 10_000))
-    assert (outcome.ok, outcome.output) == (False, b"")
 
 
 def test_permit2(chain: Real) -> None:

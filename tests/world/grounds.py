@@ -211,7 +211,7 @@ async def paused(play: Play) -> None:
         play.judge(0)
     await play.until(State.DONE)
     play.judge(1)
-    assert allowed(play) == 0
+    assert allowed(play.world) == 0
 
 
 def taken(play: Play) -> int:
@@ -219,7 +219,8 @@ def taken(play: Play) -> int:
     return int(play.world.chain.rpc("eth_getTransactionCount", [play.world.wallet, "pending"]), 16)
 
 
-def allowed(play: Play) -> int:
-    owner, spender = (one[2:].lower().rjust(64, "0") for one in (play.world.wallet, contracts.PAYMENT_PROTOCOL))
+def allowed(world: World) -> int:
+    """Return how much of the wallet's USDC the payment contract may take."""
+    owner, spender = (one[2:].lower().rjust(64, "0") for one in (world.wallet, contracts.PAYMENT_PROTOCOL))
     call = {"to": contracts.USDC, "data": "0xdd62ed3e" + owner + spender}
-    return int(play.world.do(lambda: play.world.chain.rpc("eth_call", [call, "latest"])), 16)
+    return int(world.do(lambda: world.chain.rpc("eth_call", [call, "latest"])), 16)

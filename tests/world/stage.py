@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from eth_account import Account
+from eth_account.messages import SignableMessage, encode_typed_data
 from eth_keys.datatypes import PrivateKey
 
 from tests.tools import HANGS_S
@@ -109,6 +110,25 @@ def sent_beside(world: World, key: PrivateKey | None = None, **fields: Any) -> s
     return str(world.chain.rpc("eth_sendRawTransaction", [signed_beside(world, key, **fields)]))
 
 
+# What is told of a transfer of dollars by authorization (EIP-3009).
+AUTHORIZATION: Final = {
+    "from": "address",
+    "to": "address",
+    "value": "uint256",
+    "validAfter": "uint256",
+    "validBefore": "uint256",
+    "nonce": "bytes32",
+}
+
+
+def authorized(told: Iterable[Any], **domain: Any) -> SignableMessage:
+    """Return what is signed to authorize a transfer of USDC on Base; `domain` is what another token differs in."""
+    usual = {"name": "USD Coin", "version": "2", "chainId": contracts.CHAIN_ID, "verifyingContract": contracts.USDC}
+    kinds = [{"name": name, "type": kind} for name, kind in AUTHORIZATION.items()]
+    message = dict(zip(AUTHORIZATION, told, strict=True))
+    return encode_typed_data(usual | domain, {"TransferWithAuthorization": kinds}, message)
+
+
 def evm(world: World) -> Evm:
     """Return the embedded chain with its own controls."""
     assert isinstance(world.chain, Evm)
@@ -132,9 +152,14 @@ def honest(world: World, count: int) -> dict[str, str]:
 
 
 class Start(Protocol):
-    """Starts topup with these settings over the world's own, by the world's clock or another."""
+    """Starts topup with these settings over the world's own, by the world's clock or another.
 
-    def __call__(self, settings: dict[str, str] | None = None, *, clock: Clock | None = None) -> Stage: ...
+    Ledgers of different names are different ones.
+    """
+
+    def __call__(
+        self, settings: dict[str, str] | None = None, *, clock: Clock | None = None, ledger: str = ""
+    ) -> Stage: ...
 
 
 @dataclass
@@ -172,7 +197,7 @@ class Silence:
     """A sink for events that nobody reads."""
 
     def emit(self, event: Event) -> None:
-        """Forget it."""
+        pass
 
 
 class Shifted:

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Final
 
 from eth_account import Account
-from eth_account.messages import encode_typed_data
 from eth_keys.datatypes import PrivateKey
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
@@ -20,7 +19,7 @@ from eth_utils.crypto import keccak
 from tests.world import builders
 from tests.world.builders import settled
 from tests.world.long_logs import Leaping
-from tests.world.stage import sent_beside
+from tests.world.stage import authorized, sent_beside
 from tests.world.stand import Provided
 from topup.chain.contracts import encode
 from topup.chain.paging import Pager
@@ -40,8 +39,6 @@ SELLER: Final = bytes.fromhex("5e11e5" + "00" * 17)
 DOLLAR: Final = builders.address(contracts.USDC)
 USED: Final = bytes(keccak(text="AuthorizationUsed(address,bytes32)"))
 CARRY: Final = "transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,bytes)"
-PARTIES: Final = [("from", "address"), ("to", "address"), ("value", "uint256")]
-TIMES: Final = [("validAfter", "uint256"), ("validBefore", "uint256"), ("nonce", "bytes32")]
 
 
 @dataclass(frozen=True)
@@ -77,13 +74,7 @@ class Till(Provided[AuthorizedChain]):
         nonce, valid_before = nonce or secrets.token_bytes(32), self.now_s() + 600
         me, seller = self.world.wallet, to_checksum_address(SELLER)
         values = (me, seller, units.units, 0, valid_before, nonce)
-        kinds = [{"name": name, "type": kind} for name, kind in PARTIES + TIMES]
-        domain = {"name": "USD Coin", "version": "2", "chainId": contracts.CHAIN_ID}
-        signable = encode_typed_data(
-            {**domain, "verifyingContract": contracts.USDC},
-            {"TransferWithAuthorization": kinds},
-            dict(zip((kind["name"] for kind in kinds), values, strict=True)),
-        )
+        signable = authorized(values)
         signature = bytes(Account.sign_message(signable, self.world.key.to_hex()).signature)
         use = AuthorizationUse(
             key=bytes(signable.body[:32]),

@@ -60,7 +60,7 @@ def _provide_liquidity(rpc: Rpc) -> None:
     wei = world.POOL_DEPTH_WEI
     units = wei * eth_usd // 10**20
     sqrt_price = isqrt((units << 192) // wei)
-    _write(rpc, world.usdc_balance(DEPLOYER, units * len(TICK_SPACINGS)))
+    write(rpc, world.usdc_balance(DEPLOYER, units * len(TICK_SPACINGS)))
     _send(rpc, world.WETH, "deposit()", [], [], value=wei * len(TICK_SPACINGS))
     for token in (world.WETH, world.USDC):
         _send(rpc, token, "approve(address,uint256)", ["address", "uint256"], [manager, 2**256 - 1])
@@ -79,9 +79,9 @@ def _clear(rpc: Rpc, pool: str) -> None:
     """Leave nothing of our own pool: CREATE2 goes to an empty account only, and its tokens were not provided."""
     rpc("anvil_setCode", [pool, "0x"])
     rpc("anvil_setNonce", [pool, "0x0"])
-    _write(rpc, [world.StorageWrite(pool, slot, 0) for slot in range(5)])
-    _write(rpc, world.usdc_balance(pool, 0))
-    _write(rpc, [world.StorageWrite(world.WETH, world.mapping_slot(0, pool), 0)])
+    write(rpc, [world.StorageWrite(pool, slot, 0) for slot in range(5)])
+    write(rpc, world.usdc_balance(pool, 0))
+    write(rpc, [world.StorageWrite(world.WETH, world.mapping_slot(0, pool), 0)])
 
 
 def _create(rpc: Rpc, package: str, name: str, arguments: bytes = b"") -> str:
@@ -122,7 +122,7 @@ def receipt_of(rpc: Rpc, sent: str) -> Any:
     raise TimeoutError(f"not mined: {sent}")
 
 
-def _write(rpc: Rpc, writes: list[world.StorageWrite]) -> None:
+def write(rpc: Rpc, writes: list[world.StorageWrite]) -> None:
     for address, slot, value in writes:
         rpc("anvil_setStorageAt", [address, _word(slot), _word(value)])
 
