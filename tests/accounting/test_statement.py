@@ -8,6 +8,7 @@ import io
 import json
 import re
 import subprocess
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -27,6 +28,7 @@ from tests.world.november import (
     checked,
     month,
     payment,
+    posted,
     reading,
     written,
 )
@@ -74,6 +76,15 @@ def test_a_refill_costs_all_that_left_the_wallet_for_it() -> None:
     shown = plain(Wei(cost).eth)
     assert any(f"swap cost {shown} ETH" in line for line in text.lines(told))
     assert text.document(told)["topups"][0]["swap_cost_eth"] == shown
+
+
+def test_a_refill_counts_in_the_month_in_which_it_was_posted() -> None:
+    """One that was paid and posted before, and of which an entry falls into this month, is not bought again."""
+    before_ms = START_MS - DAY_MS
+    late = replace(payment(START_MS + DAY_MS, "t0"), text="payment confirmed again", lines=())
+    told = month(payment(before_ms, "t0"), posted(before_ms, "t0"), late)
+    assert "t0" in [refill.topup_id for refill in told.refills]
+    assert told.bought == month().bought
 
 
 def test_a_payment_that_was_taken_back_has_cost_nothing() -> None:

@@ -62,7 +62,7 @@ class Digest:
     @property
     def refills(self) -> list[Refill]:
         """Return the refills whose credits came within the period."""
-        return [r for r in self.statement.refills if r.posted_ms is not None and r.posted_ms in self.statement.period]
+        return self.statement.posted
 
     @property
     def used_until_ms(self) -> int | None:

@@ -170,9 +170,14 @@ class Statement:
         return self.used + self.unclosed.used if self.unclosed is not None else self.used
 
     @property
+    def posted(self) -> list[Refill]:
+        """Return the refills that were posted in the period; the others have only been paid or corrected in it."""
+        return [refill for refill in self.refills if refill.posted_ms is not None and refill.posted_ms in self.period]
+
+    @property
     def bought(self) -> Usd:
         """Return the credits that top-ups have bought."""
-        return Usd(sum((r.credits.amount for r in self.refills if r.posted_ms is not None), Decimal(0)))
+        return Usd(sum((refill.credits.amount for refill in self.posted), Decimal(0)))
 
     @property
     def elsewhere(self) -> Usd:

@@ -65,7 +65,7 @@ def page(statement: Statement, drawn: Pictures) -> str:
 
 
 def _tiles(statement: Statement) -> Html:
-    spent = [r.usd for r in statement.refills if r.posted_ms is not None]
+    spent = [refill.usd for refill in statement.posted]
     known = [usd.amount for usd in spent if usd is not None]
     all_known = len(known) == len(spent)
     paid = Usd(sum(known, Decimal(0)))
@@ -100,8 +100,7 @@ def balances_over_time(statement: Statement, drawn: Pictures) -> Html:
     """Return the credits over the period as a picture, or a sentence why there is none."""
     period = statement.period
     read = [r for r in drawn.readings if r.at_ms in period]
-    posted = [r for r in statement.refills if r.posted_ms is not None and r.posted_ms in period]
-    marks = [(r.posted_ms or 0, f"{r.posted}: {r.credits} dollars of credit") for r in posted]
+    marks = [(r.posted_ms or 0, f"{r.posted}: {r.credits} dollars of credit") for r in statement.posted]
     # With a forecast the time that is drawn ends with it.
     end_ms = period.first_ms if drawn.forecast else period.end_ms
     figure = credits_over_time(Course(read, period.first_ms, end_ms, drawn.floor, marks, drawn.forecast))
