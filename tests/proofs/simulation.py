@@ -562,7 +562,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=2000, help="of one life")
     parser.add_argument("--seeds", type=int, default=1, help="how many lives, from --seed on")
+    parser.add_argument("--soak", type=int, default=0, help="so many steps in all, seed after seed")
     given = parser.parse_args()
+    if given.soak:
+        told = soak(given.seed, given.soak, given.steps)
+        sys.stdout.write(f"{told}\n")
+        return int(told.double_payments + told.lost + told.broken > 0)
     names = Counter[str]()
     for seed in range(given.seed, given.seed + given.seeds):
         names += run(seed, given.steps).sink.names
