@@ -36,7 +36,6 @@ TEN: Final = 10_000_000
 WAITING: Final = {"TOPUP_RAILS__YOUNG_S": "1200", "TOPUP_RAILS__X402__LIFE_MAX_S": "900"}
 # Looks so often that the clock leaps over no end of an authorization.
 OFTEN: Final = {"TOPUP_WATCH__POLL_SLOWEST_S": "60", "TOPUP_WATCH__POLL_FASTEST_S": "60"}
-NOT_YOUNG: Final = {"TOPUP_RAILS__YOUNG_S": "0"}
 
 
 def seller(world: World) -> Any:
@@ -273,13 +272,13 @@ async def test_a_machine_that_is_put_back_with_its_memory_pays_once(
 
 async def test_a_machine_that_is_put_back_with_no_time_lost_pays_once(world: World, start: Start) -> None:
     """No clock tells of it: the copy signs again, for the same purchase, of which the token takes one authorization."""
-    first = start(NOT_YOUNG, ledger="first")
+    first = start(ledger="first")
     await copied_after(first, 0, "second")
     spoils(world, "settles-late", 1, late_ms=400_000)
     await first.until(State.SENT, passes=200)
     name, signed = first.topup.id, first.topup.out[0].hash
     await first.close()
-    second = start(NOT_YOUNG, ledger="second")
+    second = start(ledger="second")
     second.pause("0")
     await second.until(State.DONE, passes=200)
     assert (second.topup.id, second.topup.out[0].hash) == (name, signed)
@@ -306,7 +305,7 @@ async def test_a_copy_that_lacks_many_purchases_waits_and_goes_on_buying(world: 
         world.clock.leap(3_600_000)
         stage.mine()
 
-    lost = start(NOT_YOUNG, ledger="lost")
+    lost = start(ledger="lost")
     await copied_after(lost, 0, "copy")
     for _ in range(6):
         await buy(lost)

@@ -230,11 +230,12 @@ def test_reentrancy(evm: Evm) -> None:
 
 
 def test_paused(evm: Evm) -> None:
-    """A pause comes before the signature, and passes."""
+    """A pause comes before the signature, and passes; so does one of the dollar."""
     evm.write(world.payments_paused(paused=True))
     assert evm.read(world.PAYMENT_PROTOCOL, "paused()", [], [], ["bool"]) is True
     assert reason(evm.pay(replace(HONEST, deadline=0))) == "Error(Pausable: paused)"
     evm.write(world.payments_paused(paused=False))
+    evm.write([*world.usdc_paused(paused=True), *world.usdc_paused(paused=False)])
     assert evm.pay().ok
 
 
