@@ -41,9 +41,8 @@ from topup.domain.coinbase_charge import (
 )
 from topup.domain.demand import Clocks, Request, Verified
 from topup.domain.errors import ChargeRefused
-from topup.domain.json_document import RAW_BYTES_MAX
 from topup.domain.money import Bps, Usd
-from topup.sandbox.charges import HOSTILE, Draft, Operator, Terms, digest, intent_of, iso
+from topup.sandbox.charges import HOSTILE, Operator, intent_of
 
 Json = dict[str, Any]
 DAY_S = 24 * 3600
@@ -70,38 +69,20 @@ REAL_CALL = {
     ),
     "prefix": "0x4b3220496e666f726d6174696f6e616c204d6573736167653a20333220",
 }
-REAL: Json = {
-    "id": "00000000-0000-4000-8000-000000000000",
-    "web3_data": {
-        "transfer_intent": {
-            "metadata": {
-                "chain_id": 8453,
-                "contract_address": "0x03059433BCdB6144624cC2443159D9445C32b7a8",
-                "sender": "0xac8CeB5131449e5850030737D10d1E25C6b8D80B",
-            },
-            "call_data": REAL_CALL,
-        }
-    },
-}
 REAL_NOW = 1_740_809_999 - 2 * DAY_S
 REAL_CLOCKS = Clocks(REAL_NOW, REAL_NOW)
 REAL_REQUEST = Request(Usd.of("0.0096"), WALLET, 8453)
-REAL_PINS = Pins(
-    contract=address("0x03059433BCdB6144624cC2443159D9445C32b7a8"),
-    currency=address("0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"),
-    operators=frozenset({address("0x8fccc78dae0a8f93b0fe6799de888d4c57e273db")}),
-    recipients=frozenset({address("0x5eA054aEea285Ebc3A92eCB1f722f44304F72581")}),
-    prefixes=frozenset({K2_PREFIX}),
-    fee_ceiling=Bps(600),
-    fee_part_ceiling=Bps(100),
-    life_min_s=600,
-    life_max_s=7 * DAY_S,
+REAL_PINS = pins_for(
+    OPERATOR,
+    operators=frozenset({address(REAL_CALL["operator"])}),
+    recipients=frozenset({address(REAL_CALL["recipient"])}),
 )
 
 
 def real(**call: str) -> Charge:
-    charge = copy.deepcopy(REAL)
-    intent_of(charge)["call_data"].update(call)
+    """The real charge, with fields of its call data replaced; its metadata are those of the honest one."""
+    charge = copy.deepcopy(HONEST)
+    intent_of(charge)["call_data"] = REAL_CALL | call
     return parse(raw_of(charge))
 
 
@@ -146,14 +127,6 @@ def test_without_its_prefix_the_real_signature_is_somebody_elses() -> None:
     assert recover(bare) != address(REAL_CALL["operator"])
     pending = dataclasses.replace(REAL_PINS, prefixes=frozenset({K2_PREFIX, b""}))
     assert refusal(bare, pending, REAL_CLOCKS, REAL_REQUEST).field == "call_data.signature"
-
-
-def test_an_empty_prefix_is_believed_only_when_pinned() -> None:
-    """A charge signed as a plain message is sound, and refused all the same while only K2 is pinned."""
-    demand = parse(raw_of(operator(1).charge(ask(), "no-prefix")))
-    assert refusal(demand).field == "call_data.prefix"
-    pins = dataclasses.replace(PINS, prefixes=frozenset({b""}))
-    assert verify(demand, request(), pins, CLOCKS, seen=unseen).demand == demand
 
 
 # -- any change is refused --------------------------------------------------------------------------------------
@@ -229,13 +202,6 @@ def test_the_signature_alone_refuses_any_change(change: tuple[str, Charge]) -> N
     assert refusal(demand, pins, asked=asked).field == "call_data.signature"
 
 
-def test_moving_money_from_the_recipient_to_the_fee_is_refused() -> None:
-    """The total stays and every bound holds: only the signature sees that a unit changed pockets."""
-    intent = parse(HONEST_RAW).intent
-    moved = altered(recipient_amount=intent.recipient_amount - 1, fee_amount=intent.fee_amount + 1)
-    assert refusal(moved).field == "call_data.signature"
-
-
 @pytest.mark.parametrize("form", ["high s", "v of 0 and 1", "v of 37", "zero s", "zero r", "r beyond the curve"])
 def test_a_signature_the_contract_would_not_accept_is_refused(form: str) -> None:
     """Only r, low s and v 27 or 28 pass the contract; the mirrored form of a good signature does not."""
@@ -253,13 +219,6 @@ def test_a_signature_the_contract_would_not_accept_is_refused(form: str) -> None
     refused = refusal(altered(signature=signature))
     assert refused.field == "call_data.signature"
     assert refused.should_be.endswith(OPERATOR.address)
-
-
-@settings(max_examples=100)
-@given(st.binary(min_size=65, max_size=65))
-def test_no_signature_of_any_form_breaks_the_recovery(signature: bytes) -> None:
-    """65 arbitrary bytes recover some other signer or none, and never raise."""
-    assert recover(altered(signature=signature)) != parse(HONEST_RAW).intent.operator
 
 
 # -- what decodes equal is the same -----------------------------------------------------------------------------
@@ -402,29 +361,6 @@ def test_a_field_that_is_missing_or_malformed_is_refused_by_name(place: str) -> 
 # -- answers that are no charge ---------------------------------------------------------------------------------
 
 
-def inside_data(text: str) -> bytes:
-    """The honest answer with one more member, written out by hand, at the end of `data`."""
-    return HONEST_RAW[:-2] + b", " + text.encode() + b"}}"
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"",
-        *(b"null", b"[]", b"{}", b'"text"', b"<!DOCTYPE html><html></html>"),
-        *(HONEST_RAW[: len(HONEST_RAW) // 2], HONEST_RAW + b"}", HONEST_RAW.replace(b"created_at", b"\xc3\x28")),
-        b'{"data":' * 5000 + b"1" + b"}" * 5000,
-        b" " * RAW_BYTES_MAX + HONEST_RAW,
-        inside_data('"n": NaN'),
-        inside_data('"n": ' + "9" * 50_000),
-    ],
-    ids=lambda raw: ascii(raw[:24]),
-)
-def test_an_answer_that_is_no_sound_json_document_is_refused(raw: bytes) -> None:
-    """Nothing at all, HTML, half a document, bottomless nesting, what is too long; test_document.py has more."""
-    assert unreadable(raw).field in ("answer", "data", "data.web3_data")  # how deep Python reads is the process's own
-
-
 @pytest.mark.parametrize("name", ["data.id", "metadata.chain_id", "call_data.recipient", "call_data.signature"])
 def test_a_field_given_twice_is_refused(name: str) -> None:
     """Which of two values counts is a matter of taste, so neither does."""
@@ -497,13 +433,6 @@ def test_a_hostile_charge_is_refused_on_the_field_it_lies_about(name: str) -> No
         verify(demand, request(), pins_for(one), CLOCKS, seen=[(first.operator, first.id)])
     assert refused.value.field == INTENDED[name]
     assert refused.value.was != refused.value.should_be
-
-
-@pytest.mark.parametrize("deadline_as", ["iso", "unix"])
-def test_an_honest_charge_is_verified(deadline_as: Any) -> None:
-    """What was asked for is believed, whichever way the gateway writes its deadline."""
-    one = operator(3, Terms(deadline_as=deadline_as))
-    assert verified(one, "25.5").total.units == 26_775_000
 
 
 def test_nothing_is_believed_while_no_recipient_is_pinned() -> None:
@@ -617,16 +546,6 @@ def test_only_verify_can_build_a_verified(forge: Callable[[Any], Verified]) -> N
     """Neither the constructor nor a copy with changes makes one; a real one gives nothing away, and does not change."""
     with pytest.raises((TypeError, ValueError, AttributeError)):
         forge(verified(operator(1)))
-
-
-def test_the_sandbox_and_the_proof_agree_on_the_hash() -> None:
-    """Two independent writings of the packed hash give the same digest for every draft."""
-    one = operator(5)
-    draft: Draft = one.draft(ask("123.45"))
-    demand = parse(raw_of(one.charge(ask("123.45"), draft=draft)))
-    assert recover(demand) == address(one.address)
-    assert len(digest(draft)) == 32
-    assert iso(draft.deadline) == HONEST["expires_at"]
 
 
 def test_a_deadline_as_a_number_is_named_as_what_it_is() -> None:

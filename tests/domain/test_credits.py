@@ -471,9 +471,3 @@ def test_a_baseline_is_sound_when_the_last_rise_is_old(totals: list[tuple[str, i
     """A rise within the API's staleness of the newest reading may not have shown itself in full yet."""
     seen = [read(total, at_ms=T - ago_s * 1000) for total, ago_s in totals]
     assert baseline_settled(seen, staleness_ms=60_000) == settled
-
-
-def test_the_balance_is_what_is_left() -> None:
-    """Bought minus used, below zero when overdrawn, exact to the last digit."""
-    assert read("100.5", "25.75").balance == Usd.of("74.75")
-    assert replace(read("1"), total_usage=Usd.of("1.000000000000000001")).balance == Usd.of("-0.000000000000000001")

@@ -189,10 +189,10 @@ class Life(RuleBasedStateMachine):
     def one(self) -> TopUp | None:
         return self.store.open_topup(ACCOUNT)
 
-    def at(self, *states: State) -> TopUp:
+    @property
+    def kept(self) -> TopUp:
         kept = self.one
         assert kept is not None
-        assert kept.state in states
         return kept
 
     def is_at(self, *states: State) -> bool:
@@ -265,19 +265,18 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.is_at(State.RESERVED, State.SIGNED))
     @rule()
     def withdraw(self) -> None:
-        self.store.withdraw(self.at(State.RESERVED, State.SIGNED), "stale", self.later())
+        self.store.withdraw(self.kept, "stale", self.later())
 
     @precondition(lambda self: self.is_at(State.SENT))
     @rule(delivery=st.sampled_from(Delivery))
     def delivered(self, delivery: Delivery) -> None:
-        kept = self.at(State.SENT)
+        kept = self.kept
         self.store.delivered(kept, kept.out[-1], Sent(delivery, ""), self.later())
 
     @precondition(lambda self: any(a.inclusion is None for a in self.out()))
     @rule(success=st.booleans(), data=st.data())
     def included(self, success: bool, data: st.DataObject) -> None:  # noqa: FBT001
-        kept = self.one
-        assert kept is not None
+        kept = self.kept
         attempt = data.draw(st.sampled_from([a for a in kept.out if a.inclusion is None]))
         if success and kept.paying is not None:
             return  # the contract pays an id once
@@ -291,8 +290,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: any(a.inclusion is not None for a in self.out()))
     @rule(data=st.data())
     def vanished(self, data: st.DataObject) -> None:
-        kept = self.one
-        assert kept is not None
+        kept = self.kept
         attempt = data.draw(st.sampled_from([a for a in kept.out if a.inclusion is not None]))
         moves = (kept.state, Fact.VANISHED) in TABLE and (attempt == kept.paying or kept.paying is None)
         self.store.vanished(kept, attempt, Fact.VANISHED if moves else None, self.later())
@@ -300,8 +298,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.one is not None)
     @rule(fact=st.sampled_from(PLAIN), seldom=st.integers(0, 5))
     def move(self, fact: Fact, seldom: int) -> None:
-        kept = self.one
-        assert kept is not None
+        kept = self.kept
         if (kept.state, fact) in TABLE:
             if seldom and TABLE[kept.state, fact] in {*TERMINAL, State.HALTED}:
                 return  # or hardly any life would come far

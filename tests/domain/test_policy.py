@@ -364,27 +364,6 @@ def test_using_more_never_lets_a_purchase_through(now: Snapshot, usual: Usd, mor
         assert isinstance(decide(quick, LIMITS), Refuse)
 
 
-# Each of these forbids a purchase by itself, in the order in which they speak.
-OBSTACLES: dict[Why, dict[str, Any]] = {
-    Why.OPEN_TOPUP: {"open_topup": "t1"},
-    Why.PAUSED: {"paused": True},
-    Why.ENDPOINT_GONE: {"gone": True},
-    Why.FIRST_PURCHASE: {"ever_non_zero": False},
-    Why.RUNAWAY: {"spending": fast("500", "2")},
-    Why.CAP_24H: {"past": [past(HOUR_MS, "106")]},
-    Why.CHARGE_RATE: {"charge_requests_ms": seen([1] * 10)},
-}
-
-
-@given(st.sets(st.sampled_from(list(OBSTACLES)), min_size=1))
-def test_the_first_obstacle_speaks(met: set[Why]) -> None:
-    """Whichever obstacles meet, the reason given is always the first of them in one order."""
-    now = LOW
-    for why in met:
-        now = replace(now, **OBSTACLES[why])
-    assert decide(now, LIMITS).why == next(why for why in OBSTACLES if why in met)
-
-
 @given(snapshots)
 def test_force_never_forbids(now: Snapshot) -> None:
     """What is bought unforced is bought forced, for the same amount."""

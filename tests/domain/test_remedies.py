@@ -20,7 +20,6 @@ from topup.domain.credits import Doubt
 from topup.domain.policy import REMEDIES, Why, remedy
 from topup.domain.reasons import Reason
 
-HERE = ROOT
 # Something was bought for these, or something is out.
 BOUGHT = {Why.BELOW_FLOOR, Why.BELOW_RUNWAY, Why.BELOW_REQUESTS, Why.ASKED}
 FOLLOWED = {"sent", "unsafe", "ambiguous", "nonce_moved", "deathwatch", "halted", "taken", "resumed"}
@@ -33,7 +32,7 @@ SAID = {"PaymentForbidden": 0, "_wait": 1, "_drop": 1, "PassResult": 1, "Told": 
 def words() -> set[str]:
     """Every reason's word that stands in the program's text."""
     found = {one.value for one in set(Why) - BOUGHT} | {one.value for one in Doubt} | {one.value for one in Reason}
-    for path in (HERE / "topup").rglob("*.py"):
+    for path in (ROOT / "topup").rglob("*.py"):
         if "sandbox" in path.parts:
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

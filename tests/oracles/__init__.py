@@ -110,9 +110,9 @@ def mppx_seller(
 
 
 @contextmanager
-def x402(rpc_url: str, key: str) -> Iterator[Oracle]:
-    """Start the x402 package with a facilitator on this chain, whose gas this private key pays for."""
-    with started([str(python("x402")), "x402_oracle.py", rpc_url, key], HERE) as process:
+def x402() -> Iterator[Oracle]:
+    """Start the x402 package's client."""
+    with started([str(python("x402")), "x402_oracle.py"], HERE) as process:
         yield Oracle(process)
 
 

@@ -33,16 +33,13 @@ from tests.world.proxy import (
     status,
     truncate,
 )
-from tests.world.stage import Shifted, Stage
+from tests.world.stage import Stage, low
 from topup.app.daemon import outcome_exit
 from topup.domain.credits import LASTING
 from topup.domain.errors import Exit
-from topup.domain.lifecycle import TERMINAL, State
-from topup.sandbox.gateway import Conduct
-from topup.sandbox.world import World, embedded
+from topup.domain.lifecycle import State
 
 CREDITS, KEY, CHARGE = "/credits", "/key", "/credits/coinbase"
-HOUR_MS = 3_600_000
 PASSES = 2
 BOUGHT_BEFORE = Decimal(20)
 NOW_S = 1_790_000_000
@@ -178,63 +175,35 @@ CHARGES: Final[dict[str, tuple[Fault, str]]] = {
 # -- the scene ------------------------------------------------------------------------------------------------------
 
 
-class Leaping(Shifted):
-    """The world's clock, which leaps over every sleep; a block is mined at the end of each."""
-
-    async def sleep(self, seconds: float) -> None:
-        """Let this much of the world's time pass at once."""
-        world = self._world
-        world.clock.leap(int(seconds * 1000))
-
-        def mined() -> None:
-            world.chain.mine(world.clock.now_s())
-            world.gateway.poll()
-
-        world.do(mined)
-
-
 @dataclass
 class Scene:
     """A stage behind the proxy, whose account stands below its floor."""
 
     stage: Stage
     proxy: Proxy
-    world: World
-
-    def asked(self, where: str) -> int:
-        """Count the questions to an endpoint."""
-        return self.proxy.asked(where)
 
     def unpaid(self) -> bool:
         """Tell whether nothing was paid, and nothing stands in the books."""
         return self.stage.payments() == self.stage.booked() == self.stage.left() == 0
 
     async def paid_once(self) -> None:
-        """Go on without faults: exactly one payment, its credits have arrived, nothing is open, every wei is booked."""
-        stage = self.stage
+        """Go on without faults: exactly one payment, its credits have arrived, every wei is booked."""
         # Enough passes for the hour that the API may ask for while credits are awaited.
-        topup = await stage.until(State.DONE, passes=400)
-        assert stage.payments() == 1
-        assert stage.booked() == stage.left() > 0
-        assert self.world.gateway.account.total_credits == BOUGHT_BEFORE + 10
-        assert all(one.state in TERMINAL for one in stage.store.latest("default", 100))
-        assert [e.topup_id for e in stage.named("top_up_done")] == [topup.id]
-        assert not stage.named("top_up_halted")
+        await self.stage.paid_once(passes=400)
+        assert self.stage.world.gateway.account.total_credits == BOUGHT_BEFORE + 10
+        assert not self.stage.named("top_up_halted")
 
 
 @asynccontextmanager
 async def scene(directory: Path, **settings: str) -> AsyncIterator[Scene]:
     """Serve a world in which time passes only when the cycle sleeps; an answer may take a second."""
-    conduct = Conduct(posting_delay_ms=10_000)
-    with World(embedded, conduct=conduct, usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(0)) as world:
-        world.mining = False
-        with Proxy(world.gateway.url) as proxy:
-            given = {"TOPUP_API__URL": proxy.url, "TOPUP_API__TIMEOUT_S": "1"} | settings
-            stage = Stage(world, directory, Leaping(world, 0), given)
-            try:
-                yield Scene(stage, proxy, world)
-            finally:
-                await stage.close()
+    with low(burn_usd_per_hour=Decimal(0)) as world, Proxy(world.gateway.url) as proxy:
+        given = {"TOPUP_API__URL": proxy.url, "TOPUP_API__TIMEOUT_S": "1"} | settings
+        stage = Stage(world, directory, world.clock, given)
+        try:
+            yield Scene(stage, proxy)
+        finally:
+            await stage.close()
 
 
 async def doubted(one: Scene, where: str, fault: Fault, doubt: str) -> None:
@@ -268,7 +237,7 @@ async def unanswered(one: Scene, fault: Fault, charge: str) -> None:
     rule.end()
     if charge == "endpoint_gone":
         assert (rule.hits, rest.why) == (1, charge)
-        one.stage.store.say("default", "gone:coinbase", "0", one.world.clock.now_ms(), "a test")
+        one.stage.store.say("default", "gone:coinbase", "0", one.stage.world.clock.now_ms(), "a test")
 
 
 async def awaited(one: Scene, fault: Fault, doubt: str) -> None:
@@ -310,10 +279,10 @@ async def test_a_total_that_is_none(fault: Fault, doubt: str, tmp_path: Path) ->
     """The shape is right and a number is not: nothing is bought on it, in whichever direction it errs."""
     async with scene(tmp_path) as one:
         # A first reading that can be believed, so that there is something to fall from; nothing is due yet.
-        one.world.gateway.account.set_usage(Decimal("9.5"))
+        one.stage.world.gateway.account.set_usage(Decimal("9.5"))
         await one.stage.step()
         one.stage.told.clear()
-        one.world.gateway.account.set_usage(Decimal("10.5"))
+        one.stage.world.gateway.account.set_usage(Decimal("10.5"))
         await doubted(one, CREDITS, fault, doubt)
         await one.paid_once()
 
@@ -355,42 +324,18 @@ async def test_what_is_doubled_changes_nothing(fault: Fault, where: str, tmp_pat
 
 
 @pytest.mark.parametrize("where", [CREDITS, KEY, CHARGE])
-@pytest.mark.parametrize(
-    ("after", "wait_s"),
-    [
-        *(("7", 7), ("1800", 1800), ("soon", 60)),  # the other forms are read in test_openrouter.py
-    ],
-)
+@pytest.mark.parametrize(("after", "wait_s"), [("7", 7), ("1800", 1800), ("soon", 60)])
 async def test_the_api_is_left_alone_for_as_long_as_it_asked(
     where: str, after: str, wait_s: int, tmp_path: Path
 ) -> None:
-    """Seconds or a date, at most an hour, a minute when it cannot be read: no question before, and then one soon."""
+    """No question before, and then one soon; test_openrouter.py reads every form in which the time is told."""
     async with scene(tmp_path) as one:
         one.proxy.on(where, _retry(429, after), times=1)
         await one.stage.works.cycle.run()
-        refused_ms, asked = one.world.clock.now_ms(), len(one.proxy.log)
+        refused_ms, asked = one.stage.world.clock.now_ms(), len(one.proxy.log)
         while len(one.proxy.log) == asked:
-            waited_ms = one.world.clock.now_ms() - refused_ms
+            waited_ms = one.stage.world.clock.now_ms() - refused_ms
             await one.stage.step()
             assert waited_ms < (wait_s + 120) * 1000
         assert waited_ms >= (wait_s - 1) * 1000
         await one.paid_once()
-
-
-@pytest.mark.parametrize("fault", [lose(), status(502, HTML, PAGE, forwarded=True)], ids=lambda fault: fault.name)
-async def test_charges_that_are_never_answered_are_asked_for_within_bounds(fault: Fault, tmp_path: Path) -> None:
-    """Each lost answer is a charge that nobody pays; in no hour are there more than policy.charges_per_hour."""
-    async with scene(tmp_path, TOPUP_POLICY__CHARGES_PER_HOUR="4") as one:
-        rule = one.proxy.on(CHARGE, fault)
-        end_ms = one.world.clock.now_ms() + 3 * HOUR_MS
-        while one.world.clock.now_ms() < end_ms:
-            await one.stage.step()
-        at = one.stage.store.charge_requests("default", 0)
-        assert len(at) == rule.hits == len(one.world.gateway.issued)
-        assert 8 <= len(at) <= 13
-        assert all(later - earlier >= HOUR_MS for earlier, later in zip(at, at[4:], strict=False))
-        assert len(one.stage.named("charge_unanswered")) == len(at)
-        assert one.unpaid()
-        rule.end()
-        await one.paid_once()
-        assert len(one.stage.store.latest("default", 100)) == 1

@@ -13,30 +13,13 @@ import httpx
 import pytest
 
 from tests.oracles import mppx_seller, pympp_seller
-from tests.world.stage import Stage
-from tests.world.tempo import HELD, Front, held, on_tempo, selling, stage_of
-from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
-from topup.domain.lifecycle import State, TopUp
-from topup.domain.money import Asset, Usd, Usdc
+from tests.world.tempo import Front, on_tempo, paid_once, selling, stage_of
+from topup.domain.lifecycle import State
+from topup.domain.money import Asset, Usd
 from topup.payment.config import PurchaseOrder
 from topup.sandbox.mpp_wire import PURCHASES
 from topup.sandbox.purchases import RECIPIENT
 from topup.sandbox.world import STEPPED
-
-
-def paid_once(stage: Stage, topup: TopUp, dollars: int = 10) -> None:
-    """The recipient has exactly one payment, the wallet lost that and the fee, and the books say the same."""
-    assert held(stage, RECIPIENT) == dollars * 10**6
-    payment = topup.paying
-    assert payment is not None
-    assert payment.inclusion is not None
-    assert payment.inclusion.tokens == Usdc(dollars * 10**6)
-    left = HELD - held(stage, stage.world.wallet)
-    fees = sum(a.inclusion.token_fee.units for a in topup.out if a.inclusion is not None)
-    assert left == dollars * 10**6 + fees
-    assert stage.in_books(WALLET, Commodity.USDC_E) == -left
-    assert stage.in_books(CREDITS, Commodity.CREDIT) == dollars * 10**6
-    assert stage.in_books(IN_TRANSIT, Commodity.USDC_E) == 0
 
 
 async def test_a_machine_payment_buys_credits(tmp_path: Path) -> None:
@@ -47,7 +30,7 @@ async def test_a_machine_payment_buys_credits(tmp_path: Path) -> None:
         (payment,) = topup.out
         assert payment.plan.asset is Asset.USDC_E
         assert payment.reference.startswith("pi_")
-        paid_once(stage, topup)
+        paid_once(stage)
         await stage.close()
 
 
@@ -86,13 +69,13 @@ async def test_sellers_with_their_own_defaults_are_paid_once(
             (payment,) = topup.out
             assert payment.raw is not None
             assert payment.answer.startswith("accepted: 202, receipt for 0x")
-            paid_once(stage, topup)
+            paid_once(stage)
             # The same credential again, after it has settled: versions say no, or that it was taken, or hang up.
             again = dict.fromkeys(("authorization", "payment-authorization"), payment.raw.decode())
             async with httpx.AsyncClient(base_url=url, timeout=40) as client:
                 with contextlib.suppress(httpx.RemoteProtocolError):
                     await client.post(PURCHASES, json={"amount": 10}, headers=again)
-            paid_once(stage, topup)
+            paid_once(stage)
             await stage.close()
         assert sum(line.count('method="tempo"') for line in front.challenged) == offers
         # mppx itself writes all of them into one header.

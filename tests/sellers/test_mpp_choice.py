@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-from collections.abc import Sequence
 from typing import Any, Final
 
 import pytest
@@ -13,42 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.world import builders
-from tests.world.memory_sellers import SOLD_TO, TEN, Standing, asked, proven
-from tests.world.simulated import SELLER
-from topup.domain.demand import Bounds
-from topup.domain.dollars import PATH_DOLLAR, TEMPO_DOLLAR, TEMPO_TOKENS, Dollar
+from tests.world.memory_sellers import REALM, TEN, Standing, asked, challenge, mpp_before, proven, unpaid
+from topup.domain.dollars import PATH_DOLLAR
 from topup.domain.errors import ChargeRefused
 from topup.domain.lifecycle import Attempt, Broadcaster, ChargeRow, TopUp
-from topup.domain.money import Bps, Usd
+from topup.domain.money import Usd
 from topup.ports.chain import Sent
 from topup.sandbox.charges import STRANGER
 from topup.sandbox.tempo import MACH, OUSD
-from topup.sellers import authorization, mpp
-from topup.sellers.mpp_choice import Terms
 from topup.sellers.mpp_fields import OPENROUTER, Fields
 from topup.wire.http import Answered
-from topup.wire.secrets import NOTHING
-
-REALM: Final = "seller.example"
-ENDS: Final = "2026-09-21T14:18:20Z"
-USDC_E: Final = "0x" + TEMPO_DOLLAR.token.hex()
-Json = dict[str, Any]
-
-
-def challenge(name: str, *, request: Json | None = None, details: Json | None = None, **shown: str) -> str:
-    """Write one challenge, honest but for what is given."""
-    told: Json = {"amount": str(TEN), "currency": USDC_E, "recipient": SELLER}
-    told |= {"methodDetails": {"chainId": TEMPO_DOLLAR.chain_id} | (details or {})} | (request or {})
-    packed = base64.urlsafe_b64encode(json.dumps(told).encode()).rstrip(b"=").decode()
-    named = {"id": name, "realm": REALM, "method": "tempo", "intent": "charge", "request": packed, "expires": ENDS}
-    return "Payment " + ", ".join(f'{key}="{value}"' for key, value in (named | shown).items())
 
 
 class Shop(Standing):
     """A seller with these headers, who keeps what it was asked."""
 
-    def __init__(self, lines: Sequence[str]) -> None:
-        super().__init__(Answered("/", 402, tuple(("www-authenticate", line) for line in lines), b""))
+    def __init__(self, *lines: str) -> None:
+        super().__init__(unpaid(*lines))
         self.posts: list[tuple[str, bytes, str]] = []
 
     async def ask(self, method: str, path: str, **more: Any) -> Answered:
@@ -56,32 +35,16 @@ class Shop(Standing):
         return await super().ask(method, path, **more)
 
 
-def rail_of(
-    shop: Any,
-    *,
-    pinned: bool = True,
-    fields: Fields = OPENROUTER,
-    dollar: Dollar = TEMPO_DOLLAR,
-) -> mpp.Mpp:
-    """The rail before this seller."""
-    whom = frozenset({SOLD_TO}) if pinned else None
-    bounds = Bounds(dollar.token, whom, Bps(600), 30, 900, "rails.mpp")
-    terms = Terms(REALM, dollar.asset, TEMPO_TOKENS)
-    return mpp.Mpp(
-        authorization.Seller(shop, "k-e-y", bounds, 1, NOTHING), shop, None, shop, terms=terms, fields=fields
-    )
-
-
-def chosen(*lines: str, pinned: bool = True, dollar: Dollar = TEMPO_DOLLAR) -> str:
+def chosen(*lines: str, **how: Any) -> str:
     """Return the id of what would be paid."""
-    rail = rail_of(Shop(lines), pinned=pinned, dollar=dollar)
+    rail = mpp_before(Shop(*lines), **how)
     return rail.read(asyncio.run(rail.ask(asked(4217)))).challenge.id
 
 
-def refused(*lines: str, pinned: bool = True, dollar: Dollar = TEMPO_DOLLAR) -> ChargeRefused:
+def refused(*lines: str, **how: Any) -> ChargeRefused:
     """Return why nothing would be paid."""
     with pytest.raises(ChargeRefused) as said:
-        chosen(*lines, pinned=pinned, dollar=dollar)
+        chosen(*lines, **how)
     assert said.value.remedy, said.value
     return said.value
 
@@ -142,7 +105,7 @@ def test_two_that_could_be_paid() -> None:
     """Nobody who looks at one of two that differ knows what the other one asks for: neither is paid."""
     for change in ({"amount": str(TEN + 1)}, {"recipient": STRANGER}):
         other = challenge("other", request=change)
-        assert "2 that could be paid" in refused(challenge("right"), other, pinned=False).was
+        assert "2 that could be paid" in refused(challenge("right"), other, pinned=None).was
     # Ids, words, ends and places for the credential may differ: two that ask for the same are one, the first is paid.
     second = challenge("second", description="again", expires="2026-09-21T14:18:25Z", header="Payment-Authorization")
     assert chosen(challenge("first"), second) == "first"
@@ -190,7 +153,7 @@ def test_any_mixture(made: list[str], cuts: list[bool], twice: int) -> None:
             lines.append(one)
     spoilt = 0 <= twice < len(each) and made[twice] != "bearer"
     right = next((f"right {at}" for at, kind in enumerate(made) if kind in PAYABLE), None)
-    rail = rail_of(Shop(lines))
+    rail = mpp_before(Shop(*lines))
     raw = asyncio.run(rail.ask(asked(4217)))
     if right is None or spoilt:
         with pytest.raises(ChargeRefused) as said:
@@ -205,21 +168,21 @@ def test_any_mixture(made: list[str], cuts: list[bool], twice: int) -> None:
 
 def test_the_choice_is_stored_with_the_answer() -> None:
     """Read again under settings that would choose another one, or none, it is the same challenge."""
-    rail = rail_of(Shop([OTHERS["pathusd"], challenge("first"), challenge("second")]))
+    rail = mpp_before(Shop(OTHERS["pathusd"], challenge("first"), challenge("second")))
     raw = asyncio.run(rail.ask(asked(4217)))
     assert json.loads(raw)["chosen"] == "first"
-    for other in (rail_of(Shop([]), dollar=PATH_DOLLAR), rail_of(Shop([]), pinned=False)):
+    for other in (mpp_before(Shop(), dollar=PATH_DOLLAR), mpp_before(Shop(), pinned=None)):
         assert other.read(raw).challenge.id == "first"
     # What nothing could be paid of is not taken up again because the settings have changed since.
-    raw = asyncio.run((rail := rail_of(Shop([OTHERS["pathusd"]]))).ask(asked(4217)))
-    for one in (rail, rail_of(Shop([]), dollar=PATH_DOLLAR)):
+    raw = asyncio.run((rail := mpp_before(Shop(OTHERS["pathusd"]))).ask(asked(4217)))
+    for one in (rail, mpp_before(Shop(), dollar=PATH_DOLLAR)):
         with pytest.raises(ChargeRefused, match="pathUSD"):
             one.read(raw)
 
 
 def test_what_older_ledgers_hold_is_read_as_they_meant_it() -> None:
     """Without a stored choice there is exactly one challenge that is ours, asked for at OpenRouter's path."""
-    rail = rail_of(Shop([challenge("one"), OTHERS["card"]]))
+    rail = mpp_before(Shop(challenge("one"), OTHERS["card"]))
     kept = json.loads(asyncio.run(rail.ask(asked(4217))))
     older = {name: kept[name] for name in ("seller", "key", "lane", "sender", "challenges")}
     due = rail.read(json.dumps(older).encode())
@@ -234,15 +197,15 @@ def sent_again(raw: bytes, fields: Fields) -> tuple[Sent, list[tuple[str, bytes,
     plan = builders.plan(broadcaster=Broadcaster.SERVER, lane=1, nonce=0)
     out = Attempt(1, 1, plan, b"Payment e30", b"\x05" * 32, 1, 1, 1, withdrawn=False, inclusion=None, booked=False)
     one: TopUp = builders.topup(charges=(ChargeRow(1, 1, raw, None, proven=True),), attempts=(out,))
-    shop = Shop([])
-    return asyncio.run(rail_of(shop, fields=fields).send(one, out)), shop.posts
+    shop = Shop()
+    return asyncio.run(mpp_before(shop, fields=fields).send(one, out)), shop.posts
 
 
 def test_the_same_request_is_sent_again_whatever_the_settings_say() -> None:
     """Path and body are those that the challenge was asked for with; other fields are for other purchases."""
     first = Fields(request_path="/v2/credit", amount_field="amount_usd", amount_as="text", body={"currency": "usd"})
-    shop = Shop([challenge("one")])
-    raw = asyncio.run(rail_of(shop, fields=first).ask(asked(4217)))
+    shop = Shop(challenge("one"))
+    raw = asyncio.run(mpp_before(shop, fields=first).ask(asked(4217)))
     asked_with = ("/v2/credit", b'{"amount_usd": "10", "currency": "usd"}')
     assert [post[:2] for post in shop.posts] == [asked_with]
     for fields in (first, OPENROUTER):
@@ -256,11 +219,11 @@ def test_a_digest_is_that_of_what_was_asked() -> None:
     """A seller that binds its challenge to the body has read the body that was sent."""
     fields = Fields(amount_field="usd")
     right = "sha-256=:2h+5lkqJk2fz/2uYFzwF0Yq5wQeVWb4nIHjAFTuDY7I=:"
-    rail = rail_of(Shop([challenge("one", digest=right)]), fields=fields)
+    rail = mpp_before(Shop(challenge("one", digest=right)), fields=fields)
     with pytest.raises(ChargeRefused) as said:
         rail.read(asyncio.run(rail.ask(asked(4217))))
     assert said.value.field == "digest"
-    honest = rail_of(Shop([challenge("one", digest=said.value.should_be)]), fields=fields)
+    honest = mpp_before(Shop(challenge("one", digest=said.value.should_be)), fields=fields)
     assert honest.read(asyncio.run(honest.ask(asked(4217)))).challenge.id == "one"
 
 
@@ -272,11 +235,11 @@ def test_amounts_are_written_as_they_are() -> None:
 
 def test_every_line_has_a_remedy() -> None:
     """Whatever is wrong, the line says which setting decides it, or that no setting does."""
-    rail = rail_of(Shop(list(OTHERS.values())))
+    rail = mpp_before(Shop(*OTHERS.values()))
     judged = rail.judged(asyncio.run(rail.ask(asked(4217))), asked(4217))
     assert len(judged) == len(OTHERS) - 1
     assert all(one.wrong is not None and one.wrong.remedy for one in judged)
     assert all(line.remedy for one in judged for line in one.lines)
     assert not [line for one in judged for line in one.lines if line.was == "missing" and line.right]
-    verified, _ = asyncio.run(proven(rail_of(Shop([OTHERS["ousd"], challenge("right")])), asked(4217)))
+    verified, _ = asyncio.run(proven(mpp_before(Shop(OTHERS["ousd"], challenge("right"))), asked(4217)))
     assert verified.demand.charge_id == "right"

@@ -5,24 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
-import httpx
 import pytest
 from eth_keys.datatypes import PrivateKey
-from eth_utils.crypto import keccak
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.oracles import OUSD, Oracle, mppx, mppx_seller, pympp, pympp_seller
-from tests.tools import require
-from tests.world.tempo_payments import paying, raw_of
+from tests.oracles import Oracle, mppx, pympp
 from topup.domain.errors import ChargeRefused
-from topup.domain.tempo import transfer_with_memo
-from topup.sandbox.tempo import Tempo
 from topup.sellers.mpp_wire import (
     CHARACTERS_MAX,
     Challenge,
@@ -348,7 +341,7 @@ def test_receipts_that_say_nothing() -> None:
     assert settled(packed(told) + "==") == b"\xab" * 32
 
 
-# The reference implementations
+# The reference implementations; tests/sellers/test_mpp.py pays sellers on both
 
 
 requests = st.fixed_dictionaries(
@@ -441,50 +434,3 @@ def test_receipts(python_package: Oracle, node_package: Oracle) -> None:
     for package in (python_package, node_package):
         value = package.ask("receipt", reference="0x" + "22" * 32)["value"]
         assert settled(value) == b"\x22" * 32
-
-
-@pytest.fixture(scope="module")
-def tempo() -> Iterator[Tempo]:
-    chain = Tempo(require("anvil"), funded={"0x" + WALLET.hex(): 100_000_000})
-    yield chain
-    chain.stop()
-
-
-@pytest.mark.parametrize(("selling", "afterwards"), [(pympp_seller, 403), (mppx_seller, 402)])
-def test_paid_once(tempo: Tempo, selling: Callable[..., AbstractContextManager[str]], afterwards: int) -> None:
-    """A seller on either package takes our credential, on a lane of its own, and the money moves once.
-
-    When the same credential comes again, after it has settled, neither says so: the answer reads like one to a
-    credential that was not taken.
-    """
-    before = tempo.balance(SELLER)
-    with selling(tempo.url, SELLER, realm="openrouter.ai", own_header=True) as url:
-
-        def buy(headers: dict[str, str]) -> httpx.Response:
-            return httpx.post(f"{url}/api/v1/credits/purchases", json={"amount": 10}, headers=headers, timeout=40)
-
-        unpaid = buy({})
-        assert unpaid.status_code == 402
-        offered = challenges(unpaid.headers.get_list("www-authenticate"))
-        # Each package's own default, or what its versions to come have as one: OUSD first, which pays no fee.
-        assert [tempo_charge(one).currency.hex() for one in offered] == [OUSD[2:].lower(), USDC_E[2:].lower()]
-        challenge, charge = offered[1], tempo_charge(offered[1])
-        asked = (charge.amount, charge.currency, charge.recipient, charge.chain_id)
-        assert asked == (10**7, TOKEN, RECIPIENT, CHAIN_ID)
-        assert (challenge.realm, challenge.header) == ("openrouter.ai", "Payment-Authorization")
-        assert charge.expires is not None
-        raw = raw_of(
-            paying(
-                data=transfer_with_memo(RECIPIENT, charge.amount, memo(challenge.realm, challenge.id)),
-                lane=int.from_bytes(keccak(text=challenge.id), "big") >> 8,
-                valid_before=charge.expires,
-            )
-        )
-        payload = {"type": "transaction", "signature": "0x" + raw.hex()}
-        credentials = {challenge.header: credential(challenge, payload, payer(CHAIN_ID, WALLET))}
-        paid = buy(credentials)
-        assert (paid.status_code, paid.json()) == (202, {"id": "pi_1"})
-        assert settled(paid.headers["payment-receipt"]) == keccak(raw)
-        assert tempo.balance(SELLER) - before == 10**7
-        assert buy(credentials).status_code == afterwards
-        assert tempo.balance(SELLER) - before == 10**7

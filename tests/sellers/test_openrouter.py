@@ -5,7 +5,6 @@ Over real sockets: the sandbox's gateway for what it can do, a server of ten lin
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
 import traceback
@@ -20,7 +19,6 @@ from typing import Any
 import pytest
 
 from tests.world.builders import NOW_MS, NOW_S, PAYER, WALLET, operator
-from tests.world.proxy import Proxy, answer_twice
 from topup.domain.coinbase_charge import parse
 from topup.domain.credits import Reading
 from topup.domain.demand import Request
@@ -31,13 +29,11 @@ from topup.domain.errors import (
     ApiRejected,
     ApiUnauthorized,
     ApiUnknown,
-    ChargeRefused,
 )
 from topup.domain.money import Usd
 from topup.ports.account import Api
 from topup.sandbox import http
-from topup.sandbox.charges import HOSTILE
-from topup.sandbox.gateway import FAULTS_AT, Account, Gateway
+from topup.sandbox.gateway import Account, Gateway
 from topup.sandbox.wire import WIRE_FAULTS
 from topup.sellers.openrouter import OpenRouter, charge_body
 from topup.wire.exchange import BODY_BYTES_MAX, Exchange
@@ -299,18 +295,6 @@ async def test_an_answer_that_two_readers_could_read_differently_is_unknown(plac
         assert type(await failed(CALLS[place](api))) is ApiUnknown
 
 
-async def test_a_charge_with_a_name_given_twice_is_refused_by_name() -> None:
-    """It is an answer, handed on untouched, and the proof of charges refuses it: louder than no answer at all."""
-    async with scene() as (_, api):
-        honest = await api.charge(REQUEST)
-    assert honest.count(b'"recipient"') == 1
-    raw = honest.replace(b'"recipient"', b'"recipient":"0x00","recipient"')
-    async with says(http.Response(200, raw)) as api:
-        assert await api.charge(REQUEST) == raw
-    with pytest.raises(ChargeRefused, match="recipient is given twice"):
-        parse(raw)
-
-
 FIVE = credits_of("5").body
 PACKED = {"content-type": "application/json", "content-encoding": "gzip"}
 
@@ -458,30 +442,6 @@ def test_an_amount_too_small_to_be_sold_is_written_as_well(amount: str, text: by
     assert charge_body(Request(Usd.of(amount), WALLET, 8453)).startswith(b'{"amount": ' + text + b", ")
 
 
-async def test_a_hostile_charge_is_an_answer() -> None:
-    """Whether a charge is honest is judged elsewhere: its bytes come back untouched."""
-    async with scene() as (gateway, api):
-        for name in sorted(HOSTILE):
-            gateway.switch_on("coinbase", name, times=1)
-            assert parse(await api.charge(REQUEST)).sender, name
-
-
-async def test_a_lost_answer_is_unknown_and_not_asked_again() -> None:
-    """The gateway made a charge and the answer was cut off: one request, no second one by itself."""
-    async with scene() as (gateway, api):
-        gateway.switch_on("coinbase", "answer-lost")
-        assert type(await failed(api.charge(REQUEST))) is ApiUnknown
-        assert (len(gateway.requests), len(gateway.issued), api.requests) == (1, 1, 1)
-
-
-def test_every_fault_of_the_gateway_is_known_here() -> None:
-    """A fault added to the gateway has to be given a meaning in this file."""
-    assert FAULTS_AT["credits"] - set(MEANING) == {
-        *("zero-credits", "falling-total", "frozen", "string-numbers", "nan", "ordinary-key"),
-    }
-    assert FAULTS_AT["coinbase"] - set(MEANING) - HOSTILE == {"answer-lost"}
-
-
 # -- usage ------------------------------------------------------------------------------------------------------
 
 DAY_MS = 86_400_000
@@ -624,30 +584,6 @@ async def test_each_question_has_a_connection_of_its_own() -> None:
             await api.credits()
         assert len(set(peers)) == 5
         assert api.requests == gateway.count("credits") == 5
-
-
-async def test_an_answer_written_twice_answers_one_question() -> None:
-    """The second copy is old by the time of the next question, and is never taken for its answer."""
-    async with scene() as (gateway, _):
-        proxy = await asyncio.to_thread(Proxy(gateway.url).__enter__)
-        try:
-            async with client(proxy.url, gateway.management_key, timeout_s=5) as api:
-                proxy.on("/credits", answer_twice(), times=1)
-                assert (await api.credits()).total_credits == Usd.of("100.5")
-                gateway.account.buy_elsewhere(Decimal(7))
-                assert (await api.credits()).total_credits == Usd.of("107.5")
-                assert (await api.key()).management
-        finally:
-            await asyncio.to_thread(proxy.__exit__)
-
-
-async def test_a_proxy_from_the_environment_is_not_used_on_loopback() -> None:
-    """With a proxy set that does not exist, a gateway on this machine is reached all the same."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-            patch.setenv(name, "http://127.0.0.1:9")
-        async with scene() as (_, api):
-            assert (await api.credits()).total_credits == Usd.of("100.5")
 
 
 async def test_what_stands_at_the_end_of_the_address() -> None:

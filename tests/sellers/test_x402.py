@@ -66,17 +66,6 @@ async def test_the_packages_own_seller_is_paid(world: World, tmp_path: Path) -> 
         await stage.close()
 
 
-async def test_a_header_that_is_no_base64_is_refused_and_said(tmp_path: Path) -> None:
-    """What cannot be read is stored as it came and refused by name; the next pass goes on."""
-    with World(embedded, scale=STEPPED, make_gateway=selling("venice")) as world:
-        stage = Stage(world, tmp_path, world.clock, world.gateway.environment())  # type: ignore[attr-defined]
-        stage.inside(lambda: world.gateway.switch_on("offer", "garbage", 1))
-        await stage.until(State.DROPPED)
-        assert stage.named("charge_refused")[0].field == "PAYMENT-REQUIRED"
-        assert stage.inside(lambda: world.usdc(SELLS_FOR)) == 0
-        await stage.close()
-
-
 async def test_a_posting_hidden_by_usage_ends_by_a_persons_word(tmp_path: Path) -> None:
     """The credits arrive with usage of 40 % at once, and show as no posting; a person says that they are there."""
     with World(embedded, scale=STEPPED, make_gateway=selling("venice")) as world:

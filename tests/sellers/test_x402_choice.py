@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.sellers.test_x402_wire import EXACT_V2, raw_of
 from topup.domain.demand import Bounds, Request
 from topup.domain.dollars import BASE_DOLLAR
 from topup.domain.money import Bps, Usd
@@ -23,15 +23,7 @@ USDC = "0x" + BASE_DOLLAR.token.hex()
 ONE = BASE_DOLLAR
 BOUNDS = Bounds(ONE.token, frozenset({OURS}), Bps(0), 30, 900)
 WANTED = Wanted(ONE, Request(Usd.of(10), WALLET, ONE.chain_id), minimum=False, bounds=BOUNDS)
-GOOD: Json = {
-    "scheme": "exact",
-    "network": "eip155:8453",
-    "asset": USDC,
-    "amount": "10000000",
-    "payTo": "0x" + OURS.hex(),
-    "maxTimeoutSeconds": 300,
-    "extra": {"name": "USD Coin", "version": "2"},
-}
+GOOD = EXACT_V2 | {"amount": "10000000", "payTo": "0x" + OURS.hex()}
 # What cannot be read or paid, by name: the offer, and the end of the field that says so.
 BAD: dict[str, tuple[Any, str]] = {
     "permit2": (GOOD | {"extra": {"assetTransferMethod": "permit2"}}, "assetTransferMethod"),
@@ -65,7 +57,7 @@ def choice(accepts: Sequence[Any], wanted: Wanted = WANTED) -> int | None:
 
 
 def said(accepts: Sequence[Any]) -> bytes:
-    return json.dumps({"x402Version": 2, "accepts": list(accepts)}).encode()
+    return raw_of({"x402Version": 2, "accepts": list(accepts)})
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -72,17 +72,6 @@ def example() -> str:
     return str(found)
 
 
-@pytest.mark.slow
-def test_the_record_of_the_documentation_buys_as_it_stands(tmp_path: Path) -> None:
-    """A header of its own, a constant in the body, cents two names deep: the example says all that is needed."""
-    path = tmp_path / "seller.toml"
-    path.write_text(example(), encoding="utf-8")
-    record = profile(str(path))
-    assert (record.key.header, record.balance.unit) == ("X-API-Key", "cents")
-    with sold(tmp_path, record, TOPUP_RAILS__X402__PROFILE=str(path)) as place:
-        bought(place)
-
-
 # A login for both, the sum and the wallet in the path, no body at all.
 BY_LOGIN = """
 name = "own"
@@ -114,12 +103,9 @@ prefix = "token="
 """
 
 
+# The documentation's example has a header of its own, a constant in the body, and cents two names deep.
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "text",
-    [BY_LOGIN, LIKE_GAIB],
-    ids=["login", "like"],
-)
+@pytest.mark.parametrize("text", [BY_LOGIN, LIKE_GAIB, example()], ids=["login", "like", "documented"])
 def test_a_seller_of_a_known_protocol_is_a_file(text: str, tmp_path: Path) -> None:
     """Whatever of it the record changes, the same program buys once."""
     path = tmp_path / "seller.toml"

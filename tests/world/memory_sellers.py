@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import json
 from typing import Any
 
 from eth_keys.datatypes import PrivateKey
 
 from tests.world import builders, simulated
 from tests.world.simulated import SELLER, answer
-from tests.world.simulated_tempo import challenged, packed
 from topup.domain.demand import Bounds, Request, Verified
-from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLAR, TEMPO_TOKENS
+from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLAR, TEMPO_TOKENS, Dollar
 from topup.domain.money import Bps, Usd, Usdc, Wei
 from topup.domain.nonpayment import ChargeStatus
 from topup.ports.chain import AuthorizationUse, Head, Preflight
 from topup.sellers import authorization, mpp, x402
 from topup.sellers.mpp_choice import Terms
+from topup.sellers.mpp_fields import OPENROUTER, Fields
 from topup.sellers.x402_profile import PROFILES
 from topup.wire.http import Answered
 from topup.wire.secrets import NOTHING, Masker
@@ -27,7 +28,7 @@ SOLD_TO = builders.address(SELLER)
 TEN = 10_000_000
 HEAD = Head(100, b"\x01" * 32, builders.NOW_S)
 Json = dict[str, Any]
-MPP_TERMS = Terms("seller.example", TEMPO_DOLLAR.asset, TEMPO_TOKENS)
+REALM = "seller.example"
 
 
 class Standing:
@@ -90,18 +91,36 @@ async def proven(rail: Any, request: Request) -> tuple[Verified, Preflight]:
     return proof
 
 
-def mpp_rail(
-    details: Mapping[str, Any], told: Mapping[str, Any], shown: Mapping[str, str], *, key: str = "k-e-y"
-) -> mpp.Mpp:
+def challenge(name: str = "one", *, request: Json | None = None, details: Json | None = None, **shown: str) -> str:
+    """Write one challenge of a seller on Tempo, honest but for what is given."""
+    told: Json = {"amount": str(TEN), "currency": "0x" + TEMPO_DOLLAR.token.hex(), "recipient": SELLER}
+    told |= {"methodDetails": {"chainId": TEMPO_DOLLAR.chain_id} | (details or {})} | (request or {})
+    packed = base64.urlsafe_b64encode(json.dumps(told).encode()).rstrip(b"=").decode()
+    named = {"id": name, "realm": REALM, "method": "tempo", "intent": "charge", "request": packed}
+    named |= {"expires": "2026-09-21T14:18:20Z"} | shown
+    return "Payment " + ", ".join(f'{key}="{value}"' for key, value in named.items())
+
+
+def unpaid(*lines: str) -> Answered:
+    """What a seller answers with these headers."""
+    return Answered("/credits/purchases", 402, tuple(("www-authenticate", line) for line in lines), b"")
+
+
+def mpp_rail(details: Json, told: Json, shown: dict[str, str], *, key: str = "k-e-y") -> mpp.Mpp:
     """The rail, before a seller whose one challenge differs from an honest one."""
-    request = {
-        "amount": str(TEN),
-        "currency": "0x" + TEMPO_DOLLAR.token.hex(),
-        "recipient": SELLER,
-        "methodDetails": {"chainId": TEMPO_DOLLAR.chain_id} | dict(details),
-    } | dict(told)
-    named = {"id": "one", "realm": "seller.example", "method": "tempo", "intent": "charge"}
-    named |= {"request": packed(request), "expires": "2026-09-21T14:18:20Z"} | dict(shown)
-    world: Any = Standing(answer("/credits/purchases", 402, b"", [challenged(named)]))
-    bounds = Bounds(TEMPO_DOLLAR.token, frozenset({SOLD_TO}), Bps(600), 30, 900)
-    return mpp.Mpp(authorization.Seller(world, key, bounds, 1, Masker([key])), world, None, world, terms=MPP_TERMS)
+    return mpp_before(Standing(unpaid(challenge(request=told, details=details, **shown))), key=key)
+
+
+def mpp_before(
+    seller: Any,
+    *,
+    key: str = "k-e-y",
+    pinned: frozenset[bytes] | None = frozenset({SOLD_TO}),
+    dollar: Dollar = TEMPO_DOLLAR,
+    fields: Fields = OPENROUTER,
+) -> mpp.Mpp:
+    """The rail before this seller, who is the clock and the chain as well."""
+    bounds = Bounds(dollar.token, pinned, Bps(600), 30, 900, "rails.mpp")
+    told = authorization.Seller(seller, key, bounds, 1, Masker([key]))
+    terms = Terms(REALM, dollar.asset, TEMPO_TOKENS)
+    return mpp.Mpp(told, seller, None, seller, terms=terms, fields=fields)

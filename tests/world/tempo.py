@@ -11,6 +11,8 @@ import httpx
 
 from tests.tools import require
 from tests.world.stage import Stage
+from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
+from topup.domain.money import Usdc
 from topup.sandbox.gateway import Account, Gateway, Seen
 from topup.sandbox.http import Raw, Request, Response
 from topup.sandbox.mpp_wire import PURCHASES
@@ -69,6 +71,20 @@ def stage_of(world: World, directory: Path, **more: str) -> Stage:
 def held(stage: Stage, address: str, token: str = USDC_E) -> int:
     chain: Any = stage.world.chain
     return int(stage.inside(lambda: chain.balance(address, token)))
+
+
+def paid_once(stage: Stage) -> int:
+    """The seller has ten dollars, once; the wallet lost that and the fee, which is returned; the books say the same."""
+    paid, left = held(stage, RECIPIENT), HELD - held(stage, stage.world.wallet)
+    assert paid == 10_000_000
+    assert stage.topup.payment is not None
+    assert stage.topup.payment.tokens == Usdc(paid)
+    fees = sum(a.inclusion.token_fee.units for a in stage.topup.out if a.inclusion is not None)
+    assert left == paid + fees
+    assert stage.in_books(WALLET, Commodity.USDC_E) == -left
+    assert stage.in_books(CREDITS, Commodity.CREDIT) == paid
+    assert stage.in_books(IN_TRANSIT, Commodity.USDC_E) == 0
+    return fees
 
 
 class Front(Seller):

@@ -22,7 +22,6 @@ TEN: Final = 10_000_000
 PRICE: Final = 30 * 10**9  # 10⁻¹⁸ dollars
 NO_COUNTER: Final = 2**256 - 1
 # What the account keychain keeps: which keys may sign for an account, and for how much.
-KEYCHAIN: Final = b"\xaa" * 4 + bytes(16)
 AUTHORIZE: Final = keccak(
     text="authorizeKey(address,uint8,(uint64,bool,(address,uint256,uint64)[],bool,(address,(bytes4,address[])[])[]))"
 )[:4]
