@@ -1,7 +1,5 @@
 """Is the page of a statement worth looking at? Drawn by a real browser, light, dark and on paper."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import zlib
@@ -79,10 +77,7 @@ class Asked(HTMLParser):
 
 
 def test_the_page_holds_all_it_needs() -> None:
-    """Nothing is loaded, nothing runs, every tag is closed, and names that others chose are text.
-
-    Three refills have three marks. Without readings and spend there are sentences instead of empty pictures.
-    """
+    """Nothing is loaded, nothing runs, every tag is closed, and names that others chose are text."""
     html = drawn()
     asked = Asked()
     asked.feed(html)
@@ -121,16 +116,21 @@ def pixels(file: Path) -> tuple[int, Counter[tuple[int, int, int]]]:
     return width, found
 
 
+def browsed(folder: Path, *options: str) -> None:
+    """Let a browser look at the page, and do this with it."""
+    browser = tools.require("chromium")
+    file = folder / "statement.html"
+    file.write_text(drawn(), encoding="utf-8")
+    command = [str(browser), *QUIET, f"--user-data-dir={folder}/profile", *options, file.as_uri()]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_draws_it(tmp_path: Path, scheme: str) -> None:
     """The ground, the line of the credits and the marks of the refills have the colours of the scheme."""
-    browser = tools.require("chromium")
-    file, shot = tmp_path / "statement.html", tmp_path / "shot.png"
-    file.write_text(drawn(), encoding="utf-8")
     dark = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
-    command = [str(browser), *QUIET, *dark, f"--user-data-dir={tmp_path}/profile", "--window-size=500,700"]
-    subprocess.run([*command, f"--screenshot={shot}", file.as_uri()], check=True, capture_output=True, timeout=120)
-    width, found = pixels(shot)
+    browsed(tmp_path, *dark, "--window-size=500,700", f"--screenshot={tmp_path}/shot.png")
+    width, found = pixels(tmp_path / "shot.png")
     assert width == 500
     assert found[GROUND[scheme]] > 10_000
     assert found[BLUE[scheme]] > 100
@@ -139,9 +139,5 @@ def test_a_browser_draws_it(tmp_path: Path, scheme: str) -> None:
 
 def test_it_prints(tmp_path: Path) -> None:
     """On paper it is a few pages, not one cut off."""
-    browser = tools.require("chromium")
-    file, paper = tmp_path / "statement.html", tmp_path / "statement.pdf"
-    file.write_text(drawn(), encoding="utf-8")
-    command = [str(browser), *QUIET, f"--user-data-dir={tmp_path}/profile", "--no-pdf-header-footer"]
-    subprocess.run([*command, f"--print-to-pdf={paper}", file.as_uri()], check=True, capture_output=True, timeout=120)
-    assert 2 <= len(re.findall(rb"/Type\s*/Page\b", paper.read_bytes())) <= 4
+    browsed(tmp_path, "--no-pdf-header-footer", f"--print-to-pdf={tmp_path}/statement.pdf")
+    assert 2 <= len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "statement.pdf").read_bytes())) <= 4
