@@ -1,4 +1,4 @@
-"""Is `topup once` safe against the field's retry-safety battery? `python -m tests.battery [--json] [--timeout S]`.
+"""Is `topup once` safe against the field's retry-safety battery? `python -m tests.battery [--json]`.
 
 PyPI's `hostile-facilitator` plays the facilitator behind a seller of the official x402 package, and the real command
 buys through it, once in each of the tool's modes; its own control (`selftest`) comes first. Every settlement stands on
@@ -12,8 +12,6 @@ anvil as a real transfer of USDC, and settlements are counted from the chain's l
 
 Exit 0: the control holds, `clean` has one settlement, and no row of topup's has more than one.
 """
-
-from __future__ import annotations
 
 import argparse
 import contextlib
@@ -66,6 +64,7 @@ MODES: Final = (
 READS: Final = 3
 # The tool gives a buyer half a minute for one purchase.
 PURCHASE_S: Final = 28.0
+# So long a buyer waits for an answer.
 TIMEOUT_S: Final = 3
 MARK: Final = "0x" + mark_call(b"\x00" * 20, b"\x00" * 32)[:4].hex()
 
@@ -88,8 +87,6 @@ class Row:
 
 @dataclass
 class Purchase:
-    """One wallet that buys once."""
-
     key: PrivateKey
     codes: list[int] = field(default_factory=list)
 
@@ -98,16 +95,16 @@ class Purchase:
         return str(self.key.public_key.to_checksum_address())
 
 
+@dataclass
 class Field:
     """The chain, its provider behind a proxy, and the battery's two processes."""
 
-    def __init__(
-        self, world: World, bent: proxy.Proxy, tool: Oracle, beside: Oracle, folder: Path, wait_s: int
-    ) -> None:
-        """Keep what stands; `wait_s` is how long a buyer waits for an answer."""
-        self.world, self.bent, self.tool, self.beside = world, bent, tool, beside
-        self.folder, self.wait_s = folder, wait_s
-        self._starting = threading.Lock()
+    world: World
+    bent: proxy.Proxy
+    tool: Oracle
+    beside: Oracle
+    folder: Path
+    starting: threading.Lock = field(default_factory=threading.Lock)
 
     def wallet(self) -> Purchase:
         """Draw a key, and give its wallet dollars."""
@@ -133,7 +130,7 @@ class Field:
             "TOPUP_RAILS__X402__PROFILE": "plain",
             "TOPUP_RAILS__X402__RECIPIENTS": PAY_TO,
             "TOPUP_RAILS__YOUNG_S": "0",
-            "TOPUP_POSTING__PAY_TIMEOUT_S": str(self.wait_s),
+            "TOPUP_POSTING__PAY_TIMEOUT_S": str(TIMEOUT_S),
             "TOPUP_POSTING__RESEND_S": "1",
             # Where the news was lost between facilitator and seller, credits never come; that is said soon.
             "TOPUP_POSTING__LATE_S": "2",
@@ -143,11 +140,10 @@ class Field:
         stem = self.folder / f"{one.wallet}-{len(one.codes)}"
         out, err = stem.with_suffix(".out"), stem.with_suffix(".err")
         command = [*TOPUP, "once", "--amount", "10", "--yes", "--force"]
-        with self._starting:
+        with self.starting:
             return Running(began(command, outside() | HASTE | settings, out, err), out, err)
 
     def bought(self, one: Purchase, shop: str) -> None:
-        """Run the command to its end."""
         running = self.once(one, shop)
         try:
             one.codes.append(running.process.wait(timeout=PURCHASE_S))
@@ -156,7 +152,7 @@ class Field:
 
 
 @contextlib.contextmanager
-def stood(wait_s: int) -> Iterator[Field]:
+def stood() -> Iterator[Field]:
     """Start everything: anvil at the machine's time, mining at once what comes, and the battery beside it."""
     world = World(worlds.maker("anvil"))
     world.tick_s = 1.0
@@ -167,16 +163,16 @@ def stood(wait_s: int) -> Iterator[Field]:
         contextlib.ExitStack() as stack,
     ):
         world.do(lambda: world.chain.rpc("evm_setAutomine", [True]))
-        tool, beside = (stack.enter_context(_oracle(world, one, Path(folder), wait_s)) for one in CARRIERS)
-        yield Field(world, bent, tool=tool, beside=beside, folder=Path(folder), wait_s=wait_s)
+        tool, beside = (stack.enter_context(_oracle(world, one, Path(folder))) for one in CARRIERS)
+        yield Field(world, bent, tool, beside, Path(folder))
 
 
 @contextlib.contextmanager
-def _oracle(world: World, carrier: PrivateKey, folder: Path, wait_s: int) -> Iterator[Oracle]:
+def _oracle(world: World, carrier: PrivateKey, folder: Path) -> Iterator[Oracle]:
     """Start one process of the battery, whose facilitator has ether for the fees."""
     world.do(lambda: world.chain.set_balance(carrier.public_key.to_checksum_address(), 10**18))
     command = [str(python("x402")), "x402_battery.py", world.rpc.url, carrier.to_hex(), PAY_TO]
-    with started([*command, str(wait_s), str(folder)], HERE, subprocess.DEVNULL) as process:
+    with started([*command, str(TIMEOUT_S), str(folder)], HERE, subprocess.DEVNULL) as process:
         yield Oracle(process)
 
 
@@ -262,9 +258,8 @@ def official(at: Field, mode: str) -> Row:
     return Row(mode, "official", verdict, count, exercised=asks, tries=told["tries"])
 
 
-def whole(wait_s: int) -> dict[str, Any]:
-    """Run all three groups; return the document."""
-    with stood(wait_s) as at:
+def whole() -> dict[str, Any]:
+    with stood() as at:
         control = at.tool.ask("selftest")
         with ThreadPoolExecutor(1) as beside:
             others = beside.submit(lambda: ([ours(at, mode) for mode in BENDS], [official(at, m) for m in MODES]))
@@ -286,7 +281,6 @@ def right(told: dict[str, Any]) -> bool:
 
 
 def lines(told: dict[str, Any]) -> list[str]:
-    """Return a run for a terminal."""
     score = told["tool"]
     shown = [f"hostile-facilitator {score['version']}, its own control: {'holds' if told['selftest'] else 'FAILS'}"]
     shown += [line for line in score["said"].partition("result written")[0].splitlines() if line.strip()]
@@ -306,10 +300,9 @@ def lines(told: dict[str, Any]) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.battery", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one document")
-    parser.add_argument("--timeout", type=int, default=TIMEOUT_S, help="seconds that a buyer waits for an answer")
     given = parser.parse_args()
     try:
-        told = whole(given.timeout)
+        told = whole()
     except pytest.skip.Exception as missing:
         print(missing, file=sys.stderr)
         return 2

@@ -4,8 +4,6 @@ The compiler is solc from npm at the version of `npm/package.json`, run by node.
 the same source gives the same bytes on every machine.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

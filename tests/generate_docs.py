@@ -41,7 +41,6 @@ from topup.domain.policy import worst_spend
 from topup.web import metrics
 
 DOCS: Final = ROOT / "docs"
-MESSAGES: Final = tuple(messages.MessageKind)
 GOLDEN: Final = ROOT / "tests" / "golden" / "events.json"
 BLOCK: Final = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 AGAIN: Final = "run `python -m tests.generate_docs` and look at what changed"
@@ -241,8 +240,9 @@ def worst_case() -> str:
 # -- commands ---------------------------------------------------------------------------------------------------
 
 
-def commands(group: Any, before: str) -> Iterator[tuple[str, Any]]:
+def commands(inside: Any = None, before: str = "topup") -> Iterator[tuple[str, Any]]:
     """Yield every command with its full name."""
+    group: Any = inside or get_command(app)
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from commands(command, f"{before} {name}")
@@ -252,16 +252,10 @@ def commands(group: Any, before: str) -> Iterator[tuple[str, Any]]:
 
 def command_entries() -> str:
     parts = []
-    for name, command in commands(get_command(app), "topup"):
+    for name, command in commands():
         says, _, example = command.help.partition(" Example: ")
         parts.append(f"### `{name}`\n\n{says}\n\n```sh\n{example.rstrip('.')}\n```\n")
-        rows = []
-        for option in command.params:
-            argument = option.param_type_name == "argument"
-            takes = "" if argument or option.is_flag else " " + option.name.upper()
-            shown = option.name.upper() if argument else ", ".join(option.opts) + takes
-            default = f" (default {option.default})" if option.default not in (None, False) else ""
-            rows.append((f"`{shown}`", option.help + default))
+        rows = [(f"`{shown}`", means) for shown, means in map(manual.described, command.params)]
         if rows:
             parts.append(table(("option", "meaning"), rows))
     return "\n" + "\n".join(parts) + "\n"
@@ -330,14 +324,9 @@ ARROWS: Final[dict[lifecycle.Fact, tuple[str, str]]] = {
 }
 
 
-def life_drawing() -> str:
-    """Return the diagram as the module draws it."""
-    doc = inspect.getdoc(lifecycle) or ""
-    return doc.partition("\n\n")[2].partition("\n\nEvery arrow")[0]
-
-
 def life() -> str:
     """Show the diagram, the states and every arrow of the table."""
+    drawn = (inspect.getdoc(lifecycle) or "").partition("\n\n")[2].partition("\n\nEvery arrow")[0]
     said = remarks(lifecycle.State)
     states = [
         (f"`{s}`", said[s.name] or "an end", *(("–", "–") if s in lifecycle.TERMINAL else WAITS[s]))
@@ -353,7 +342,7 @@ def life() -> str:
     halts = ", ".join(f"`{s}`" for s, fact in lifecycle.TABLE if fact is lifecycle.Fact.HALT)
     committed, then = ARROWS[lifecycle.Fact.HALT]
     return (
-        f"\n```text\n{life_drawing()}\n```\n\n"
+        f"\n```text\n{drawn}\n```\n\n"
         f"{table(('state', 'meaning', 'waits for', 'a restart'), states)}\n"
         f"{table(('from', 'what happened', 'to', 'committed with it', 'then'), arrows)}\n"
         f"`halt` leads to `halted` from {halts}. Committed with it: {committed}. Then: {then}.\n\n"
@@ -417,10 +406,10 @@ def house() -> str:
 
 
 def message_rows() -> str:
-    kinds = [
-        (f"`{kind.value}`", kind.tier.name.lower(), "alarm" if kind in messages.ALARMS else "") for kind in MESSAGES
+    rows = [
+        (f"`{kind}`", kind.tier.name.lower(), "alarm" if kind in messages.ALARMS else "", kind.meaning)
+        for kind in messages.MessageKind
     ]
-    rows = [(*shown, kind.meaning) for shown, kind in zip(kinds, MESSAGES, strict=True)]
     return "\n" + table(("type", "tier", "", "what has happened"), rows) + "\n"
 
 
@@ -487,22 +476,15 @@ def written(text: str) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    targets = [(path, written) for path in sorted(DOCS.glob("*.md"))]
-    for path, render in targets:
-        before = path.read_text(encoding="utf-8")
-        after = render(before)
-        if after != before:
-            path.write_text(after, encoding="utf-8")
-            print(f"wrote {path.relative_to(ROOT)}")
-    for path, whole in FILES.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or path.read_text(encoding="utf-8") != whole():
-            path.write_text(whole(), encoding="utf-8")
-            print(f"wrote {path.relative_to(ROOT)}")
+    texts = {path: written(path.read_text(encoding="utf-8")) for path in sorted(DOCS.glob("*.md"))}
+    texts |= {path: whole() for path, whole in FILES.items()}
     if "--accept-events" in arguments:
-        GOLDEN.parent.mkdir(exist_ok=True)
-        GOLDEN.write_text(golden_events(), encoding="utf-8")
-        print(f"wrote {GOLDEN.relative_to(ROOT)}")
+        texts[GOLDEN] = golden_events()
+    for path, text in texts.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {path.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -36,13 +36,13 @@ def listed(term: str, text: str) -> list[str]:
     return [".TP", f".B {roff(term)}", roff(text)]
 
 
-def option(parameter: Any) -> list[str]:
-    """Return one argument or option of a command."""
+def described(parameter: Any) -> tuple[str, str]:
+    """Return how one argument or option of a command is typed, and what it means."""
     argument = parameter.param_type_name == "argument"
     names = [parameter.name.upper()] if argument else [*parameter.opts, *parameter.secondary_opts]
     takes = "" if argument or parameter.is_flag else f" {parameter.name.upper()}"
     default = f" (default {parameter.default})" if parameter.default not in (None, False) else ""
-    return listed(", ".join(names) + takes, f"{parameter.help}{default}")
+    return ", ".join(names) + takes, f"{parameter.help}{default}"
 
 
 def command_lines(top: Any) -> Iterator[str]:
@@ -54,7 +54,7 @@ def command_lines(top: Any) -> Iterator[str]:
             yield from listed(f"topup {name}", f"{summary(command.help)}.")
             yield ".RS"
             for parameter in command.params:
-                yield from option(parameter)
+                yield from listed(*described(parameter))
             yield from (".PP", "Example:", f".B {roff(example.removesuffix('.'))}", ".RE")
 
 

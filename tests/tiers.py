@@ -6,8 +6,6 @@ Of a table the cheapest row stays among the tests of every day, unless it alone 
 names stays up to a higher bound. What is marked `long` where it stands is long whatever it costs.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -35,6 +35,13 @@ def outside() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("TOPUP_")}
 
 
+def kept(path: Path, text: str, mode: int = 0o600) -> Path:
+    """Write a file that others may not read, unless it is to be otherwise."""
+    path.write_text(text, encoding="utf-8")
+    path.chmod(mode)
+    return path
+
+
 def memory() -> str | None:
     """Return where files cost no disk, if there is such a place: for what is not to outlive its process."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - only as a place

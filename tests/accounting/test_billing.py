@@ -1,18 +1,13 @@
 """Do the books balance after anything that can happen to an account, month by month?"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.accounting import csv_reader
 from topup.accounting.closing import Closed, closing_entries
-from topup.accounting.formats import csv_journal
 from topup.accounting.journal import (
     CREDITS,
     IN_TRANSIT,
@@ -79,11 +74,9 @@ class Life:
         self.readings.append(Reading(_usd(self.credits), _usd(self.usage), self.at_ms))
         self.at_ms += HOUR_MS
 
-    def statement(self, period: Period, entries: list[Entry]) -> Statement:
-        shown = [r for r in self.readings if r.at_ms < period.end_ms]
-        return draw(
-            "default", period, entries, reading=shown[-1] if shown else None, head=None, now_ms=MONTHS[-1].end_ms
-        )
+    def statement(self, period: Period) -> Statement:
+        shown = next((r for r in reversed(self.readings) if r.at_ms < period.end_ms), None)
+        return draw("default", period, self.entries, reading=shown, head=None, now_ms=MONTHS[-1].end_ms)
 
 
 def _usd(units: int) -> Usd:
@@ -100,12 +93,8 @@ happening = st.one_of(
 
 
 @given(st.lists(st.lists(happening, max_size=4), min_size=1, max_size=92))
-def test_whatever_happens_the_months_join_balance_and_come_back_from_csv(days: list[list[tuple[Any, ...]]]) -> None:
-    """Top-ups, reverts, replaced blocks, lost credits, refunds, purchases by others and usage, for up to three months.
-
-    Each month opens where the one before closed, credits end where the provider is, nothing is in transit but what
-    was never credited, and the journal that a spreadsheet gave back tells exactly the same.
-    """
+def test_whatever_happens_the_months_join_and_balance(days: list[list[tuple[Any, ...]]]) -> None:
+    """Top-ups, reverts, replaced blocks, lost credits, refunds, purchases by others, usage: for up to three months."""
     life, lost = Life(), 0
     life.rest()
     for day in days[:91]:
@@ -121,10 +110,7 @@ def test_whatever_happens_the_months_join_balance_and_come_back_from_csv(days: l
                 case _:
                     life.credits -= int(how[0])
         life.rest()
-    again = csv_reader.read(csv_journal.write(life.entries))
-    told = [life.statement(period, life.entries) for period in MONTHS]
-    assert [life.statement(period, again) for period in MONTHS] == told
-    assert csv_journal.write(again) == csv_journal.write(life.entries)
+    told = [life.statement(period) for period in MONTHS]
     assert told[0].opening == {}
     for one, following in pairwise(told):
         assert following.opening == one.closing
@@ -134,7 +120,4 @@ def test_whatever_happens_the_months_join_balance_and_come_back_from_csv(days: l
     assert end.get((CREDITS, Commodity.CREDIT), 0) == life.credits - life.usage
     assert end.get((IN_TRANSIT, Commodity.USDC), 0) == lost
     assert sum(one.used.usdc_down().units for one in told) == life.usage
-    for one in told:
-        assert not [said for said in one.differences if "the books hold" in said], datetime.fromtimestamp(
-            one.period.first_ms // 1000, UTC
-        )
+    assert not [said for one in told for said in one.differences if "the books hold" in said]

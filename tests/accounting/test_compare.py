@@ -1,7 +1,5 @@
 """Is each difference between the provider's account and the books named, and nothing else?"""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
@@ -27,7 +25,6 @@ BOOKS = Books(
 
 
 def reading(bought: str, used: str) -> Reading:
-    """What the provider says now."""
     return Reading(Usd.of(bought), Usd.of(used), AT_MS + 1)
 
 
@@ -38,10 +35,7 @@ def test_what_was_bought_and_used_since_is_no_difference(bought: Decimal, used: 
 
 
 def test_totals_that_fell_are_named() -> None:
-    """Neither credits nor usage is less than what the books are closed at, and a journal ends where it was closed.
-
-    Books that were never closed, of a ledger on its first day, differ in nothing.
-    """
+    """Neither total is less than at the closing, where the journal ends; books never closed differ in nothing."""
     since = "at 2026-11-05 00:00:00Z, up to which the books are closed"
     assert totals(BOOKS, reading("99.99", "20")) == [f"total_credits is 99.99 now, and was 100 {since}"]
     assert totals(BOOKS, reading("100", "19.99")) == [f"total_usage is 19.99 now, and was 20 {since}"]

@@ -1,7 +1,5 @@
 """Does a forecast say what the past allows, and no more?"""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import Result
 
+from tests.tools import environ
 from tests.world import ledger
 from tests.world.builders import ACCOUNT, NOW_MS, inclusion, operator, plan, topup
 from tests.world.served import asked
@@ -43,13 +42,13 @@ from topup.domain.money import Asset, Usd, Usdc, Wei
 from topup.domain.policy import Limits, Past, Why, worst_spend
 from topup.ledger.store import SqliteStore
 
-BOUGHT = 10_000
+
+def owned(policy: dict[str, str]) -> dict[str, str]:
+    return environ(**{f"policy__{name}": value for name, value in policy.items()})
 
 
 def limits(**policy: str) -> Limits:
-    """The limits of an owner who has set these."""
-    given_ = {f"TOPUP_POLICY__{name.upper()}": value for name, value in policy.items()}
-    return assembly.limits(settings.load(given_ | {"TOPUP_CONFIG": "/dev/null"}))
+    return assembly.limits(settings.load(owned(policy)))
 
 
 def life(
@@ -76,7 +75,6 @@ def dollars(value: Fraction) -> Usd:
 
 
 def look(readings: Sequence[Reading], **changes: Any) -> Forecast:
-    """A forecast from readings alone."""
     told: dict[str, Any] = {"past": [], "entries": [], "wallet": None, "now_ms": NOW_MS}
     allowed = changes.pop("allowed", limits())
     return draw(readings, allowed, **(told | changes))
@@ -121,7 +119,7 @@ def test_an_account_that_is_read_once_a_day_has_days(gap_ms: int, known: bool) -
 
 def test_a_burn_of_a_day_whose_total_fell_is_unknown() -> None:
     """More was taken back than used: no rate, rather than one below zero; the usual pace remains."""
-    told = look([*TEN_DAYS, Reading(Usd.of(BOUGHT), Usd.of(1), NOW_MS + HOUR_MS)])
+    told = look([*TEN_DAYS, Reading(Usd.of(10_000), Usd.of(1), NOW_MS + HOUR_MS)])
     assert (told.burn, told.now) == (None, Runway(None, None))
     assert told.pace is not None and told.pace.low[0] >= 0
 
@@ -216,10 +214,7 @@ def test_a_week_has_to_be_known() -> None:
 
 
 def test_the_spread_is_that_of_days_that_were() -> None:
-    """Of 21 days the two lowest and the two highest are left out; one wild day moves the mean alone.
-
-    Likely is never outside: where the mean is above nine days of ten, so is the busy pace.
-    """
+    """Of 21 days the two lowest and the two highest are left out; where the mean is above, so is the busy pace."""
     for days, paces in (([*range(1, 21), 210], [3, 20, 20]), ([0] * 19 + [100], [0, 5, 5])):
         pace = usual([Fraction(n) for n in days])
         assert pace is not None
@@ -425,10 +420,7 @@ def test_no_amount_beyond_what_is_allowed_is_named() -> None:
 
 
 def test_a_calm_account_is_held_by_no_cap() -> None:
-    """Half a dollar an hour is 360 dollars a month, with fees below 500.
-
-    When nobody has looked for a month, what was used since is not guessed, and no cap is met by it either.
-    """
+    """Half a dollar an hour is below 500 a month, with fees; of a month that nobody looked at nothing is guessed."""
     for later_days in (0, 30):
         assert look(life([12] * 10), now_ms=NOW_MS + later_days * DAY_MS).held is None
 
@@ -472,15 +464,9 @@ def test_the_faster_of_the_last_day_and_the_usual_meets_the_caps() -> None:
 # -- from the ledger ----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "state"
-
-
-def fill(place: Path, readings: Sequence[Reading], *, bought_once: bool = False) -> None:
+def fill(tmp_path: Path, readings: Sequence[Reading], *, bought_once: bool = False) -> None:
     """Write a ledger with these readings, thinned as the daemon thins them, and perhaps one paid top-up."""
-    place.mkdir()
-    store = SqliteStore.open_writer(place)
+    store = SqliteStore.open_writer(tmp_path)
     rows = [(ACCOUNT, r.at_ms, str(r.total_credits), str(r.total_usage), "") for r in readings]
     sql = "INSERT INTO reading (account, at_ms, total_credits, total_usage, detail) VALUES (?,?,?,?,?)"
     store._db.execute("BEGIN")
@@ -493,65 +479,58 @@ def fill(place: Path, readings: Sequence[Reading], *, bought_once: bool = False)
     store.close()
 
 
-def told_by(place: Path, *options: str, **policy: str) -> Result:
-    """Run `topup forecast` with these limits."""
-    limits_ = {f"TOPUP_POLICY__{name.upper()}": value for name, value in policy.items()}
-    return asked(place, "forecast", *options, **limits_)
+def told_by(tmp_path: Path, *options: str, **policy: str) -> Result:
+    return asked(tmp_path, "forecast", *options, **owned(policy))
 
 
-def test_an_empty_ledger_foresees_nothing(place: Path) -> None:
-    """Exit 0, every figure null, and each thing that is unknown said; without a file it says how to get one."""
-    done = told_by(place)
+def test_neither_an_empty_ledger_nor_one_reading_foresees_anything(tmp_path: Path) -> None:
+    """Every figure null, each thing unknown said; without a file how to get one; of one reading the balance alone."""
+    done = told_by(tmp_path)
     assert (done.exit_code, done.stdout, "to do:" in done.stderr) == (3, "", True)
-    fill(place, [])
-    told = json.loads(told_by(place, "--json").stdout)
+    fill(tmp_path, [])
+    told = json.loads(told_by(tmp_path, "--json").stdout)
     known = {"schema", "account", "floor_usd", "days_known", "days_needed", "refill_usd"}
     nothing = {name: value for name, value in told.items() if name not in known}
     assert all(value in (None, []) or set(value.values()) == {None} for value in nothing.values()), nothing
-    shown = told_by(place)
+    shown = told_by(tmp_path)
     assert shown.exit_code == 0
     assert shown.stdout.count("unknown") == 5
     assert "never read" in shown.stdout
+    fill(tmp_path, life([], left="12.5"))
+    told = json.loads(told_by(tmp_path, "--json").stdout)
+    assert (told["balance_usd"], told["usual"]["hours_to_empty"], told["caps"]) == ("12.5", None, None)
+    assert "0 of the 7 days needed are known" in told_by(tmp_path).stdout
 
 
-def test_one_reading_is_a_balance_and_no_pace(place: Path) -> None:
-    """What is left is known, how long it lasts is not."""
-    fill(place, life([], left="12.5"))
-    told = json.loads(told_by(place, "--json").stdout)
-    assert told["balance_usd"] == "12.5"
-    assert (told["usual"]["hours_to_empty"], told["by_weekday"], told["caps"]) == (None, None, None)
-    assert "0 of the 7 days needed are known" in told_by(place).stdout
-
-
-def test_ten_years_of_hours_are_told_apart_by_the_day_of_the_week(place: Path) -> None:
+def test_ten_years_of_hours_are_told_apart_by_the_day_of_the_week(tmp_path: Path) -> None:
     """Thinned to a row a day but for the last months: the week is as it was, whatever was usual years ago."""
     week = [WORK] * 5 + [REST] * 2
-    fill(place, life([200] * 7 * 510 + week * 12))
-    told = json.loads(told_by(place, "--json").stdout)
+    fill(tmp_path, life([200] * 7 * 510 + week * 12))
+    told = json.loads(told_by(tmp_path, "--json").stdout)
     assert (told["by_weekday"], told["days_known"]) == (True, HISTORY_DAYS)
     assert [one["usual_usd"] for one in told["next_days"]] == [str(one) for one in week]
     assert [one["busy_usd"] for one in told["next_days"]] == [str(one) for one in week]
     assert [one["from_ms"] for one in told["next_days"]] == [NOW_MS + n * DAY_MS for n in range(7)]
 
 
-def test_a_refill_in_the_ledger_prices_the_next_ones(place: Path) -> None:
+def test_a_refill_in_the_ledger_prices_the_next_ones(tmp_path: Path) -> None:
     """One ETH less a payment, at the price of that payment; no network is asked, and the age is said."""
-    fill(place, life([24] * 20), bought_once=True)
-    told = json.loads(told_by(place, "--json", amount="10").stdout)
+    fill(tmp_path, life([24] * 20), bought_once=True)
+    told = json.loads(told_by(tmp_path, "--json", amount="10").stdout)
     wallet = told["wallet"]
     assert Decimal(wallet["refill_eth"]) == PAYMENT_WEI.eth
     assert wallet["refills"] == Decimal(wallet["spare_eth"]) // PAYMENT_WEI.eth
     assert wallet["at_ms"] == NOW_MS
     hours = (100 - 10 + 10 * wallet["refills"]) / Decimal(1)
     assert wallet["usual_floor_ms"] == NOW_MS + hours * HOUR_MS
-    shown = told_by(place, amount="10").stdout
+    shown = told_by(tmp_path, amount="10").stdout
     assert f"{wallet['refills']} refills of 10 dollars at its price, the floor is then reached usually" in shown
 
 
-def test_a_terminal_reads_what_a_program_reads(place: Path) -> None:
+def test_a_terminal_reads_what_a_program_reads(tmp_path: Path) -> None:
     """Each line once, with the figures of the document."""
-    fill(place, life([12] * 20, left="40"))
-    told, shown = json.loads(told_by(place, "--json").stdout), told_by(place).stdout
+    fill(tmp_path, life([12] * 20, left="40"))
+    told, shown = json.loads(told_by(tmp_path, "--json").stdout), told_by(tmp_path).stdout
     names = [line[:10].strip() for line in shown.splitlines()]
     assert " ".join(names) == "account credits last 24h usual busy floor wallet refills larger larger  caps"
     assert told["last_24h"] == {"burn_usd_per_hour": "0.5", "hours_to_floor": "60", "hours_to_empty": "80"}
@@ -559,19 +538,19 @@ def test_a_terminal_reads_what_a_program_reads(place: Path) -> None:
     assert "caps      hold no refill within 30 days, at 12 dollars a day" in shown
 
 
-def test_a_cap_that_will_hold_is_said_with_its_name_and_end(place: Path) -> None:
+def test_a_cap_that_will_hold_is_said_with_its_name_and_end(tmp_path: Path) -> None:
     """The word is that of the log, the days are in UTC."""
-    fill(place, life([240] * 10, left="10"))
-    told, shown = json.loads(told_by(place, "--json").stdout), told_by(place).stdout
+    fill(tmp_path, life([240] * 10, left="10"))
+    told, shown = json.loads(told_by(tmp_path, "--json").stdout), told_by(tmp_path).stdout
     assert told["caps"]["holds"] == "cap_24h"
     assert "cap_24h holds a refill from " in shown
     assert told["caps"]["balance_then_usd"] in shown
 
 
-def test_far_ends_have_no_day(place: Path) -> None:
+def test_far_ends_have_no_day(tmp_path: Path) -> None:
     """A cent a century: hours are counted, no calendar is asked, and nothing breaks."""
-    fill(place, life([0] * 19 + ["0.000024"]), bought_once=True)
-    shown = told_by(place)
+    fill(tmp_path, life([0] * 19 + ["0.000024"]), bought_once=True)
+    shown = told_by(tmp_path)
     assert shown.exit_code == 0
     assert "the floor is then reached" not in shown.stdout
 

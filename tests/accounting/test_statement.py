@@ -1,8 +1,5 @@
 """Do statements add up, and do Beancount, hledger, spreadsheets and tax tools take them as they are?"""
 
-from __future__ import annotations
-
-import asyncio
 import csv
 import io
 import json
@@ -16,7 +13,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from typer.testing import Result
 
 from tests.accounting import csv_reader
 from tests.world.november import (
@@ -32,23 +28,13 @@ from tests.world.november import (
     reading,
     written,
 )
-from tests.world.served import asked
-from tests.world.stage import Stage
-from topup.accounting.closing import Closed, closing_entries, due
+from topup.accounting.closing import Closed, due
 from topup.accounting.formats import csv_journal, tax, text
-from topup.accounting.journal import (
-    WALLET,
-    Commodity,
-    Entry,
-    Line,
-    reversal,
-)
+from topup.accounting.journal import WALLET, Commodity, Entry, Line, reversal
 from topup.accounting.statement import Period, draw
 from topup.domain.credits import DAY_MS, HOUR_MS
 from topup.domain.errors import SettingsError
-from topup.domain.lifecycle import State
 from topup.domain.money import Usd, Usdc, Wei, plain
-from topup.sandbox.world import STEPPED, World, embedded
 
 # -- what it says -------------------------------------------------------------------------------------------------
 
@@ -63,10 +49,7 @@ def test_the_closing_balance_is_what_the_provider_shows() -> None:
 
 
 def test_a_refill_costs_all_that_left_the_wallet_for_it() -> None:
-    """Failed attempts count: 10.52 dollars for ten of credit, of which half a dollar was fees.
-
-    10.50 USDC were worth 10.50 / 2510 ETH; text, JSON and balances show what the swap took beyond that.
-    """
+    """Failed attempts count; what the swap took beyond 10.50 / 2510 ETH stands in text, JSON and balances."""
     told, cost = month(), 4_200_000_000_000_000 - 10_500_000 * 10**12 // 2510
     (one,) = told.refills
     assert (one.credits, one.fees, one.usd) == (Usd.of(10), Usdc(500_000), Usd.of("10.52"))
@@ -96,10 +79,7 @@ def test_a_payment_that_was_taken_back_has_cost_nothing() -> None:
 
 
 def test_a_difference_is_said_in_dollars() -> None:
-    """The books hold 23, the provider shows 22.40: both figures and the time stand there.
-
-    So does a payment without its credits, that a month is not over, and that the balance was never read.
-    """
+    """Of the balance, and of a payment without its credits; so is a month not over, and a balance never read."""
     (said,) = month(last=reading(START_MS + 6 * DAY_MS, "42", "19.60")).differences
     assert "23" in said and "22.4" in said and "not explained" in said
     told = month(payment(START_MS + 9 * DAY_MS, "t2"))
@@ -134,34 +114,13 @@ def test_a_wrong_period_names_the_option(given: tuple[str, str], named: str) -> 
 
 
 def test_the_books_close_at_the_last_reading_of_a_day_that_is_over() -> None:
-    """What was used on a day is booked on that day.
-
-    Beside an open top-up, whose credits may show before they are booked, an earlier, calm reading is taken.
-    """
+    """Beside an open top-up, whose credits may show before they are booked, an earlier, calm reading is taken."""
     readings = [reading(START_MS + n * HOUR_MS, "20", str(n)) for n in range(1, 27)]
     last = Closed(START_MS, 20_000_000, 0, 0)
     assert due(readings[:22], last, []) is None
     for busy, hour in (([], 23), ([(START_MS + 21 * HOUR_MS, START_MS + 25 * HOUR_MS)], 20)):
         closed = due(readings, last, busy)
         assert closed is not None and closed.at_ms == START_MS + hour * HOUR_MS
-
-
-totals = st.integers(0, 10**9)
-
-
-@given(st.lists(st.tuples(totals, totals, totals), min_size=1, max_size=8))
-def test_whatever_the_provider_does_the_books_end_where_it_is(steps: list[tuple[int, int, int]]) -> None:
-    """Any rises of credits, usage and posted top-ups: what the books hold is the provider's balance."""
-    at, held, last = [0, 0, 0], 0, None
-    for step in steps:
-        at = [a + b for a, b in zip(at, step, strict=True)]
-        held += step[2]  # what a top-up posted is booked by itself
-        closed = Closed(START_MS, at[0] + at[2], at[1], at[2])
-        held += sum(
-            x.units for e in closing_entries(closed, last) for x in e.lines if x.account == "assets:prepaid-credits"
-        )
-        last = closed
-    assert held == at[0] + at[2] - at[1]
 
 
 # -- who reads it -------------------------------------------------------------------------------------------------
@@ -195,10 +154,7 @@ def journal(draw_one: st.DrawFn) -> list[Entry]:
 
 @given(journal())
 def test_csv_comes_back_unchanged(entries: list[Entry]) -> None:
-    """Export, import, export: the same entries and the same bytes, whatever text stands in them.
-
-    A cell that begins like a formula is an amount, which is a number and nothing else.
-    """
+    """The same entries and bytes, whatever text stands in them; a cell that begins like a formula is a number."""
     told = csv_journal.write(entries)
     assert csv_reader.read(told) == entries
     assert csv_journal.write(csv_reader.read(told)) == told
@@ -236,10 +192,7 @@ def test_a_changed_amount_is_not_accepted(tmp_path: Path, program: str) -> None:
 
 
 def test_tax_programs_get_what_left_the_wallet_with_its_fee() -> None:
-    """Two rows: the payment with gas as its fee, and the gas of the one that reverted; credits are no coin.
-
-    Koinly gets costs, rotki the same as spends on a chain, in milliseconds.
-    """
+    """The payment with its gas and the gas of the reverted one: costs for Koinly, spends for rotki; no credits."""
     moved = [("0.0042", "ETH", "0.000002030000000001"), ("0.000001000000000005", "ETH", "")]
     rows = list(csv.DictReader(io.StringIO(tax.koinly(month()), newline="")))
     assert [(r["Sent Amount"], r["Sent Currency"], r["Fee Amount"]) for r in rows] == moved
@@ -250,61 +203,3 @@ def test_tax_programs_get_what_left_the_wallet_with_its_fee() -> None:
     assert [(r["Amount"], r["Currency"], r["Fee"]) for r in rows] == moved
     assert {(r["Type"], r["Location"]) for r in rows} == {("Spend", "blockchain")}
     assert int(rows[0]["Timestamp"]) == START_MS + DAY_MS
-
-
-# -- the command --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where one refill has left its ledger."""
-    folder = tmp_path_factory.mktemp("kept")
-
-    async def refill(world: World) -> None:
-        stage = Stage(world, folder, world.clock)
-        await stage.until(State.DONE)
-        await stage.close()
-
-    with World(embedded, scale=STEPPED, usage_usd=Decimal("10.5")) as world:
-        asyncio.run(refill(world))
-    return folder
-
-
-def told_by(kept: Path, *options: str) -> Result:
-    return asked(kept, "statement", *options)
-
-
-def test_the_ledger_of_a_refill_becomes_a_statement(kept: Path) -> None:
-    """Ten dollars of credit, at 1.05 dollars and the network's part, without any network; as CSV it is the journal."""
-    (one,) = json.loads(told_by(kept, "--json").stdout)["topups"]
-    assert (one["credits_usd"], one["fees"]) == ("10", "0.5")
-    assert Decimal("1.05") <= Decimal(one["usd_per_credit"]) < Decimal("1.06")
-    entries = csv_reader.read(told_by(kept, "--format", "csv").stdout)
-    assert {e.text for e in entries} >= {"payment", "credits posted"}
-
-
-def test_a_page_is_written_where_it_is_wanted(kept: Path, tmp_path: Path) -> None:
-    """The file holds the page; one that cannot be written is named."""
-    assert told_by(kept, "--html", str(tmp_path / "page.html")).exit_code == 0
-    assert "Statement of" in (tmp_path / "page.html").read_text(encoding="utf-8")
-    refused = told_by(kept, "--html", str(tmp_path / "no" / "page.html"))
-    assert refused.exit_code == 2
-    assert "cannot be written" in refused.stderr
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        (("--month", "2026-13"), "--month '2026-13' is no month"),
-        (("--month", "2026-11", "--from", "2026-11-01"), "--month is given beside"),
-        (("--from", "2026-11-01"), "belong together"),
-        (("--from", "2026-11-02", "--to", "2026-11-01"), "--from 2026-11-02 is after --to 2026-11-01"),
-    ],
-    ids=str,
-)
-def test_a_wrong_option_is_named_and_mended(kept: Path, options: tuple[str, ...], named: str) -> None:
-    """A sentence and what to do, exit 2, nothing printed."""
-    done = told_by(kept, *options)
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert named in done.stderr
-    assert "to do:" in done.stderr

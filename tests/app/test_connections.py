@@ -1,13 +1,12 @@
 """Is everything closed that a command has opened, whatever becomes of it?"""
 
-from __future__ import annotations
-
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.tools import environ
 from topup.app.connections import Connections, opened
 from topup.app.settings import Settings, load
 from topup.commands.check import ask_and_decide
@@ -51,9 +50,8 @@ def closed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def settings(directory: Path, **more: str) -> Settings:
     """Settings of an account at a seller that listens nowhere."""
-    said = {"STATE_DIR": str(directory), "API__URL": "http://127.0.0.1:9", "API__KEY": "sk-1"}
-    said |= {"CHAIN__RPC_URLS": "http://127.0.0.1:1,http://127.0.0.1:2", **more}
-    return load({"TOPUP_CONFIG": "/dev/null"} | {f"TOPUP_{name}": value for name, value in said.items()})
+    said = {"state_dir": str(directory), "api__url": "http://127.0.0.1:9", "api__key": "sk-1"}
+    return load(environ(**said | {"chain__rpc_urls": "http://127.0.0.1:1,http://127.0.0.1:2"} | more))
 
 
 async def test_nothing_is_opened_that_is_not_used(tmp_path: Path, closed: list[str]) -> None:
@@ -91,8 +89,8 @@ async def test_a_way_out_that_is_set_wrong_ends_the_start_and_not_a_payment(
 ) -> None:
     """It is wrong for the providers alone: no daemon starts that would only learn of it when it has to pay."""
     monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1")
-    far = {"CHAIN__RPC_URLS": "https://base.example", "RAILS__MPP__RPC_URLS": "https://tempo.example"}
-    own = settings(tmp_path, RAILS__USE=rail, **far)
+    far = {"chain__rpc_urls": "https://base.example", "rails__mpp__rpc_urls": "https://tempo.example"}
+    own = settings(tmp_path, rails__use=rail, **far)
     async with opened(own, SqliteStore.open_writer(tmp_path)) as connections:
         with pytest.raises(SettingsError, match="HTTPS_PROXY names a SOCKS proxy"):
             _ = connections.cycle
@@ -100,7 +98,7 @@ async def test_a_way_out_that_is_set_wrong_ends_the_start_and_not_a_payment(
 
 def test_a_command_without_the_ledger_has_no_key_for_a_payment(tmp_path: Path) -> None:
     """It reads a copy: what it might decide there, or store, can never lead to a signature."""
-    own = settings(tmp_path, MODE="live", WALLET__PRIVATE_KEY="0x" + "11" * 32)
+    own = settings(tmp_path, mode="live", wallet__private_key="0x" + "11" * 32)
     rail: Any = Connections(own).rail()
     assert rail._signer is None
 
@@ -108,7 +106,7 @@ def test_a_command_without_the_ledger_has_no_key_for_a_payment(tmp_path: Path) -
 async def test_check_reads_on_from_the_ledger_where_a_gateway_tells_a_balance_alone(tmp_path: Path) -> None:
     """Such a gateway knows no totals: without the ledger's, they would begin anew, and a fall is not believed."""
     with ground("x402").build(1, WALLET_WEI) as world:
-        own = load(world.environment() | {"TOPUP_STATE_DIR": str(tmp_path), "TOPUP_CONFIG": "/dev/null"})
+        own = load(world.environment() | environ(state_dir=str(tmp_path)))
         with closing(SqliteStore.open_writer(tmp_path)) as store:
             bought = Reading(Usd.of(900), Usd.of(891), world.clock.now_ms() - 60_000, exact=False)
             store.record_reading(own.account, bought)

@@ -1,22 +1,19 @@
 """Do the files in deploy/ do what they say: the unit, the example of the settings, the image, the notifications?"""
 
-import asyncio
-import contextlib
 import re
 import signal
 import socket
 import stat
 import subprocess
 import sys
-import time
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from tests.tools import HANGS_S, ROOT, outside, require
+from tests.tools import HANGS_S, ROOT, require
+from tests.world.served import Served
 from topup.app.settings import load
-from topup.sandbox.gateway import Account, Gateway
 
 DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "topup.service"
@@ -127,67 +124,28 @@ def test_the_image_holds_hashed_packages_no_embedded_chain_and_no_root() -> None
     assert 'ENTRYPOINT ["topup"]' in text
 
 
-def _environment(state: Path, gateway: Gateway, notify: str) -> dict[str, str]:
-    return outside() | {
-        "XDG_CONFIG_HOME": str(state / "none"),
-        "NOTIFY_SOCKET": notify,
-        "TOPUP_STATE_DIR": str(state),
-        "TOPUP_API__URL": gateway.url,
-        "TOPUP_API__KEY": gateway.management_key,
-        "TOPUP_LOG__FORMAT": "json",
-        "TOPUP_WATCH__POLL_FASTEST_S": "900",  # the watchdog hears of it all along, though the next pass is far away
-    }
-
-
-async def _until(heard: socket.socket, word: str) -> list[str]:
-    said: list[str] = []
-    async with asyncio.timeout(HANGS_S):
-        while word not in said:
-            said += (await asyncio.get_running_loop().sock_recv(heard, 4096)).decode().splitlines()
-    return said
-
-
-async def _supervised(state: Path) -> tuple[list[str], int, str]:
-    """Run the daemon against the gateway as systemd would: hear it, stop it; return notifications, status and log."""
-    gateway = Gateway(Account(lambda: time.time_ns() // 1_000_000))
-    await gateway.start()
+@pytest.mark.machine_time
+@pytest.mark.slow
+def test_the_daemon_tells_systemd_when_it_is_up_alive_and_stopping(place: Served) -> None:
+    """READY=1 comes first, WATCHDOG=1 while it works, how a pass ended, STOPPING=1 on SIGTERM, and it leaves with 0."""
     # Bound in a short place: the address of a socket may have about a hundred characters.
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
-        heard.setblocking(False)
+        heard.settimeout(HANGS_S)
         heard.bind("")  # an abstract address of the kernel's choice
         address = "@" + heard.getsockname()[1:].decode()
-        process = await asyncio.create_subprocess_exec(
-            *[sys.executable, "-m", "topup", "run"],
-            env=_environment(state, gateway, address),
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            said = await _until(heard, "READY=1")
-            said += await _until(heard, "WATCHDOG=1")
-            async with asyncio.timeout(HANGS_S):
-                while gateway.count("credits") == 0:
-                    said += await _until(heard, "WATCHDOG=1")
-            for _ in range(3):
-                said += await _until(heard, "WATCHDOG=1")
-            process.send_signal(signal.SIGTERM)
-            said += await _until(heard, "STOPPING=1")
-            async with asyncio.timeout(HANGS_S):
-                _, log = await process.communicate()
-            assert process.returncode is not None
-            return said, process.returncode, log.decode()
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await gateway.stop()
 
+        def until(word: str) -> list[str]:
+            said = heard.recv(4096).decode().splitlines()
+            return said if word in said else said + until(word)
 
-@pytest.mark.slow
-async def test_the_daemon_tells_systemd_when_it_is_up_alive_and_stopping(tmp_path: Path) -> None:
-    """READY=1 comes first, WATCHDOG=1 while it works, how a pass ended, STOPPING=1 on SIGTERM, and it leaves with 0."""
-    said, status, log = await _supervised(tmp_path)
-    assert said[0] == "READY=1"
-    assert "WATCHDOG=1" in said
-    assert "STATUS=held: 20 is not below the floor of 10" in said
-    assert said[-1] == "STOPPING=1"
-    assert status == 0, log
-    assert '"event": "stopping"' in log
+        # The watchdog hears of it all along, though the next pass is far away.
+        daemon = place.start("run", NOTIFY_SOCKET=address, watch__poll_fastest_s="900")
+        said = until("READY=1")
+        daemon.await_event("cycle_done")
+        for _ in range(3):
+            said += until("WATCHDOG=1")
+        daemon.process.send_signal(signal.SIGTERM)
+        said += until("STOPPING=1")
+    assert (said[0], said[-1], daemon.process.wait(timeout=HANGS_S)) == ("READY=1", "STOPPING=1", 0)
+    assert "STATUS=held: 15 is not below the floor of 10" in said
+    assert daemon.told("stopping")

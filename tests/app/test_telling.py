@@ -1,7 +1,5 @@
 """Is everybody told what happens, once at least, in order, and is a target that is away for days told later?"""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json
@@ -22,6 +20,7 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
+from tests.tools import kept
 from tests.world.receiver import Receiver, receiving
 from tests.world.served import PATIENCE_S, Served, served, until
 from tests.world.stage import Kept, Machine, Silence
@@ -31,6 +30,7 @@ from topup.domain import events
 from topup.domain.credits import DAY_MS, HOUR_MS
 from topup.domain.messages import ALARMS, OF_TARGETS, MessageKind, Tier
 from topup.ledger.store import SqliteStore
+from topup.ports.account import Sink
 from topup.ports.outbox import Undelivered
 from topup.wire.email import Email
 from topup.wire.heartbeat import Heartbeat
@@ -68,8 +68,9 @@ def ledger(tmp_path: Path) -> Iterator[SqliteStore]:
     store.close()
 
 
-def courier(ledger: SqliteStore, clock: Machine, **targets: Pile) -> Courier:
-    made = Courier(ledger, {name: Listener(pile) for name, pile in targets.items()}, ACCOUNT, clock, Silence())
+def courier(ledger: SqliteStore, clock: Machine, sink: Sink | None = None, **targets: Pile | Listener) -> Courier:
+    listeners = {name: one if isinstance(one, Listener) else Listener(one) for name, one in targets.items()}
+    made = Courier(ledger, listeners, ACCOUNT, clock, sink or Silence())
     made.follow()
     return made
 
@@ -128,9 +129,7 @@ async def test_a_defect_of_one_target_is_said_and_stops_nobody(ledger: SqliteSto
             raise UnicodeEncodeError("utf-8", "x", 0, 1, "no")
 
     clock, near, sink = Machine(), Pile(), Kept()
-    listeners = {"broken": Listener(Broken()), "near": Listener(near)}
-    made = Courier(ledger, listeners, ACCOUNT, clock, sink)
-    made.follow()
+    made = courier(ledger, clock, sink, broken=Broken(), near=near)
     ledger.tell(ACCOUNT, "t1", MessageKind.REFILLED, clock.wall)
     assert await made.deliver() is False
     assert near.subjects() == [("t1", "")]
@@ -140,8 +139,7 @@ async def test_a_defect_of_one_target_is_said_and_stops_nobody(ledger: SqliteSto
 async def test_a_target_that_is_away_or_refuses_is_said_in_the_log(ledger: SqliteStore) -> None:
     """After five tries in vain, once; and when a message is given up."""
     clock, pile, sink = Machine(), Pile(away="no route"), Kept()
-    made = Courier(ledger, {"pile": Listener(pile)}, ACCOUNT, clock, sink)
-    made.follow()
+    made = courier(ledger, clock, sink, pile=pile)
     ledger.tell(ACCOUNT, "t1", MessageKind.REFILLED, clock.wall)
     waits = []
     for _ in range(8):
@@ -201,8 +199,7 @@ def test_the_more_urgent_goes_first(ledger: SqliteStore) -> None:
 async def test_a_target_hears_no_less_than_it_wants_and_sleeps_at_night(ledger: SqliteStore) -> None:
     """A refill that worked sends no e-mail; what can wait is told in the morning, and what is critical at once."""
     clock, pile = Machine(1_800_000_000_000 // DAY_MS * DAY_MS + 23 * HOUR_MS), Pile()
-    made = Courier(ledger, {"pile": Listener(pile, Tier.WARNING, (22, 7))}, ACCOUNT, clock, Silence())
-    made.follow()
+    made = courier(ledger, clock, pile=Listener(pile, Tier.WARNING, (22, 7)))
     for subject, kind in (("t1", MessageKind.REFILLED), ("t2", MessageKind.FAILED), ("t3", MessageKind.HALTED)):
         ledger.tell(ACCOUNT, subject, kind, clock.wall)
     await made.deliver()
@@ -266,19 +263,16 @@ class Keeper:
 @contextmanager
 def relay(answer: str = "250 kept") -> Iterator[tuple[int, list[Any]]]:
     """A real SMTP relay on loopback, its port, and what it was given."""
-    keeper, port = Keeper(answer), free_port()
+    with socket.socket() as probing:
+        probing.bind(("127.0.0.1", 0))
+        port = int(probing.getsockname()[1])
+    keeper = Keeper(answer)
     controller = Controller(keeper, hostname="127.0.0.1", port=port, server_hostname="relay.invalid")
     controller.start()
     try:
         yield port, keeper.mails
     finally:
         controller.stop()
-
-
-def free_port() -> int:
-    with socket.socket() as probing:
-        probing.bind(("127.0.0.1", 0))
-        return int(probing.getsockname()[1])
 
 
 @pytest.fixture
@@ -289,9 +283,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def place(tmp_path: Path, receiver: Receiver) -> Iterator[Served]:
-    secret = tmp_path / "secret"
-    secret.write_text(SECRET, encoding="utf-8")
-    secret.chmod(0o600)
+    secret = kept(tmp_path / "secret", SECRET)
     with served(tmp_path) as made:
         made.settings |= {
             "TOPUP_NOTIFY__WEBHOOK_URL": f"{receiver.url}/hook",
@@ -316,9 +308,10 @@ def test_a_refill_is_told_signed_and_once(place: Served, receiver: Receiver) -> 
 @pytest.mark.machine_time
 @pytest.mark.slow
 def test_a_refill_that_came_to_nothing_is_told_with_its_word(place: Served, receiver: Receiver) -> None:
-    """The charge would pay a stranger: a program can branch on why it was refused."""
+    """The charge would pay a stranger, and no --force bypasses that: a program can branch on why it was refused."""
     place.spoil("coinbase", "other-recipient")
-    assert place.document("once", "--amount", "12.5", "--yes")["exit_code"] == 3
+    assert place.document("once", "--amount", "12.5", "--yes", "--force")["exit_code"] == 3
+    assert place.payments() == 0
     assert receiver.kinds() == ["topup.failed"]
     assert receiver.documents()[0]["data"]["reason"] == "charge_refused"
 
@@ -415,9 +408,7 @@ async def test_a_relay_that_never_ends_is_waited_for_no_longer_than_said(monkeyp
 @pytest.mark.machine_time
 def test_whatever_apprise_knows_is_told(place: Served, receiver: Receiver) -> None:
     """Here its plain JSON; a line that it does not know is named by its number, and never repeated."""
-    urls = Path(place.settings["TOPUP_NOTIFY__WEBHOOK_SECRET_FILE"]).with_name("urls")
-    urls.write_text(f"# ours\n{receiver.url.replace('http', 'json', 1)}/chat\n", encoding="utf-8")
-    urls.chmod(0o600)
+    urls = kept(place.directory / "urls", f"# ours\n{receiver.url.replace('http', 'json', 1)}/chat\n")
     alone: dict[str, str | None] = {"notify__webhook_url": None, "notify__webhook_secret_file": None}
     done = place.document("notify", "test", notify__apprise_file=str(urls), **alone)
     assert [(one["name"], one["ok"]) for one in done["targets"]] == [("apprise", True)]

@@ -1,8 +1,7 @@
 """Is every variable with topup's prefix a setting, a cluster's, or an error that says what was meant?"""
 
-from __future__ import annotations
-
 import os
+import subprocess
 import sys
 
 import pytest
@@ -47,28 +46,22 @@ def test_what_docker_adds_for_a_link_is_nobodys_setting() -> None:
             load(QUIET | alone)
 
 
-@pytest.mark.parametrize("name", ["TOPUP_PORT", "TOPUP_SERVICE_HOST", "TOPUP_GATEWAY_PORT_80_TCP_ADDR"])
-def test_what_looks_like_a_link_and_is_none_is_told_where_such_names_come_from(name: str) -> None:
-    """Whoever finds it has not set it himself, most often: the remedy names who does, and what switches it off."""
-    with pytest.raises(SettingsError) as refused:
-        load(QUIET | {name: "what is this?"})
-    assert "enableServiceLinks: false" in refused.value.remedy
-
-
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "cluster"),
     [
-        ("TOPUP_PORT", "9106"),
-        ("TOPUP_SERVICE_HOST", "a b"),
-        ("TOPUP_POLICY__FLOOR_MIN", "tcp://10.0.0.7:1"),
-        ("TOPUP_CHAIN_RPC_URLS", "https://x.example"),
-        ("TOPUP_SERVICE_PORTS", "80"),
+        ("TOPUP_PORT", "9106", True),
+        ("TOPUP_SERVICE_HOST", "a b", True),
+        ("TOPUP_GATEWAY_PORT_80_TCP_ADDR", "what is this?", True),
+        ("TOPUP_POLICY__FLOOR_MIN", "tcp://10.0.0.7:1", False),
+        ("TOPUP_CHAIN_RPC_URLS", "https://x.example", False),
+        ("TOPUP_SERVICE_PORTS", "80", False),
     ],
 )
-def test_what_only_looks_like_a_link_is_still_an_error(name: str, value: str) -> None:
-    """A setting that somebody guesses is refused, because a limit that was misspelt does not hold."""
-    with pytest.raises(SettingsError, match=f"{name} is no setting"):
+def test_what_only_looks_like_a_link_is_still_an_error(name: str, value: str, *, cluster: bool) -> None:
+    """A limit that was misspelt does not hold. Of a cluster's names the remedy tells what switches them off."""
+    with pytest.raises(SettingsError, match=f"{name} is no setting") as refused:
         load(QUIET | {name: value})
+    assert ("enableServiceLinks: false" in refused.value.remedy) is cluster
 
 
 @pytest.mark.parametrize("name", ["\ufeffTOPUP_MODE", "TOPUP_MODE\r", " TOPUP_MODE", "\u200bTOPUP_MODE"])
@@ -89,7 +82,6 @@ def test_without_a_home_the_state_directory_is_asked_for() -> None:
         "os.setuid(54321)\n"
         "try: print(load().state_dir)\nexcept SettingsError as error: print(error, error.remedy, error.exit_code)\n"
     )
-    import subprocess
 
     def said(environment: dict[str, str]) -> str:
         done = subprocess.run(

@@ -6,8 +6,6 @@ tests/world/bending.py bends them, from one of them on; where that begins and ho
 choose.
 """
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import json
@@ -28,32 +26,22 @@ from tests.world.owner import Owner, account
 from tests.world.proxy import Fault, Proxy, rewrite
 from tests.world.served import Served, served
 from topup.app.settings import load
-from topup.chain import batches
 from topup.chain.rpc import Rpc
 from topup.commands import reconcile, wallet_check, wallet_limit
 from topup.commands.check import ask_and_decide, ask_live
 from topup.commands.doctor import Check, examine
 from topup.commands.doctor.finding import failed, safely
-from topup.domain import tempo
 from topup.domain.errors import ChainUnknown, TopupError
 from topup.domain.money import Usd
 from topup.payment.config import PurchaseOrder
-from topup.sandbox.world import World
 from topup.wire.clean import SENTENCE_MAX
 
-pytestmark = pytest.mark.machine_time
+pytestmark = [pytest.mark.machine_time, pytest.mark.usefixtures("impatient")]
 LAST: Final = 16
 BENDING: Final = settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], print_blob=True
 )
 SEEDS: Final = st.integers(0, 2**32 - 1)
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for what a rate limit or a node behind has refused: it is asked again at once."""
-    monkeypatch.setattr(batches, "PATIENCE_S", (0.0, 0.0, 0.0))
-    monkeypatch.setattr(batches, "BEHIND_S", (0.0, 0.0, 0.0))
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +61,11 @@ def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
         granted = one.sets("15", "--yes")
         assert granted.returncode == 0, granted.stderr
         yield one
+
+
+@pytest.fixture(scope="module")
+def call(owner: Owner) -> str:
+    return str(json.loads(owner.sets("15", "--yes", "--json").stdout)["tx_hash"])
 
 
 def crooked(seed: int, last: int = LAST) -> Fault:
@@ -182,10 +175,7 @@ def test_check_decides_or_says_why_not(seed: int, place: Served) -> None:
 @BENDING
 @given(seed=SEEDS)
 def test_reconcile_reports_or_says_what_it_could_not_learn(seed: int, place: Served) -> None:
-    """The ledger is lost: what is not shown is undecided, and nobody's nonsense ends it.
-
-    Whatever is adopted is the payment that was made, at its own cost; bent is none of it.
-    """
+    """What is not shown is undecided, nobody's nonsense ends it, and bent is nothing of what is adopted."""
     with behind(place, seed) as environment:
         own = load(environment)
         with closing(reconcile.ledger(own, adopt=True)) as store:
@@ -212,7 +202,7 @@ def test_the_limit_of_a_key_is_read_or_a_sentence_says_why_not(seed: int, owner:
 
 @BENDING
 @given(seed=SEEDS)
-def test_what_became_of_the_call_that_set_it_is_told_or_unknown(seed: int, owner: Owner) -> None:
+def test_what_became_of_the_call_that_set_it_is_told_or_unknown(seed: int, owner: Owner, call: str) -> None:
     """Whether it ran, and when the newest block was; what cannot be read is neither success nor failure."""
 
     async def asked() -> tuple[bool | None, int]:
@@ -221,7 +211,7 @@ def test_what_became_of_the_call_that_set_it_is_told_or_unknown(seed: int, owner
             rpc = Rpc(wire.url, timeout_s=5)
             try:
                 with rpc.heard():
-                    return await wallet_limit._outcome(rpc, owner.world.do(lambda: granting(owner.world)))
+                    return await wallet_limit._outcome(rpc, call)
             finally:
                 await rpc.close()
 
@@ -229,17 +219,3 @@ def test_what_became_of_the_call_that_set_it_is_told_or_unknown(seed: int, owner
     if not isinstance(told, str):
         ran, time_s = told
         assert ran in (True, False, None) and type(time_s) is int
-
-
-def granting(world: World) -> str:
-    """The hash of the only call of the keychain."""
-    newest = int(world.chain.rpc("eth_blockNumber", []), 16)
-    blocks = (world.chain.rpc("eth_getBlockByNumber", [hex(n), True]) for n in range(newest + 1))
-    (one,) = (tx["hash"] for block in blocks for tx in block["transactions"] if _to(tx) == tempo.KEYCHAIN)
-    found: str = one
-    return found
-
-
-def _to(tx: dict[str, Any]) -> bytes:
-    calls = tx.get("calls") or [tx]
-    return bytes.fromhex((calls[0].get("to") or "0x").removeprefix("0x"))

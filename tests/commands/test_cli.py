@@ -1,21 +1,18 @@
 """Does each command do what its help says, print one document, and leave with the exit code it promises?"""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from tests.world.served import TOPUP, Served, events_of, served
+from tests.generate_docs import commands
+from tests.world.served import Served, events_of, no_float, served
 from tests.world.stand import lie
 from topup.commands.cli import app
 from topup.domain.credits import Reading
@@ -29,20 +26,13 @@ AMOUNTS = (
 )
 
 
-def commands() -> dict[str, Any]:
-    """Every command by the words that call it."""
-    top: Any = typer.main.get_command(app)
-    found: dict[str, Any] = {}
-    for name, command in top.commands.items():
-        inside = getattr(command, "commands", None)
-        found |= {f"{name} {inner}": one for inner, one in inside.items()} if inside else {name: command}
-    return found
+COMMANDS = {name.removeprefix("topup "): one for name, one in commands()}
 
 
 # -- help and usage ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", commands())
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself_with_an_example(name: str) -> None:
     """`--help` and `-h` exit 0 and show one line that can be typed as it stands."""
     shown = [CliRunner().invoke(app, [*name.split(), flag]) for flag in ("--help", "-h")]
@@ -50,22 +40,6 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
     assert shown[0].output == shown[1].output
     assert "Example:" in shown[0].output
     assert f"topup {name}" in " ".join(shown[0].output.partition("Example:")[2].split())
-
-
-def test_the_help_of_all_names_every_command_and_every_exit_code() -> None:
-    """The first page is enough to find the rest."""
-    shown = CliRunner().invoke(app, ["--help"]).output
-    assert [name for name in commands() if name.split()[0] not in shown] == []
-    assert [code for code in (0, 2, 3, 4, 5, 6) if f"{code} " not in shown.partition("Exit codes:")[2]] == []
-
-
-@pytest.mark.parametrize("arguments", [["--no-such"], ["once", "--no-such"], ["no-such"], ["history", "--count", "0"]])
-def test_an_unknown_option_or_command_is_a_usage_error(arguments: list[str]) -> None:
-    """Exit 2, on standard error, and nothing on standard output."""
-    done = subprocess.run([*TOPUP, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert "Usage:" in done.stderr
 
 
 # -- documents --------------------------------------------------------------------------------------------------
@@ -107,39 +81,30 @@ def documents(life: dict[str, Any]) -> dict[str, Any]:
     return {asked: json.loads(done.stdout) for asked, done in life.items()}
 
 
-def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every scalar of a document with the dotted path of its place."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from walk(inner, f"{path}.{name}")
-    elif isinstance(value, list):
-        for inner in value:
-            yield from walk(inner, path)
-    else:
-        yield path, value
-
-
 def test_every_command_with_json_was_asked_for_it(documents: dict[str, Any]) -> None:
     """A command that gains --json has to join the documents looked at here."""
-    having = {name for name, c in commands().items() if any("--json" in p.opts for p in c.params)}
+    having = {name for name, c in COMMANDS.items() if any("--json" in p.opts for p in c.params)}
     # One needs a chain with access keys (tests/commands/test_limit.py), one somebody who is told (tests/app/
     # test_telling.py), the others write files (test_wallet.py, test_init.py, test_backup.py).
     having -= {"wallet limit", "wallet new", "wallet import", "init", "notify test", "backup", "restore"}
-    assert having == {name for name in commands() if any(asked.startswith(name) for asked in documents)}
+    assert having == {name for name in COMMANDS if any(asked.startswith(name) for asked in documents)}
 
 
-def test_a_document_is_one_with_its_schema_and_its_amounts_are_strings(documents: dict[str, Any]) -> None:
+def test_a_document_is_one_with_its_schema_and_its_amounts_are_strings(life: dict[str, Any]) -> None:
     """One JSON document, schema 1, no number that JSON would round; what is money, in any unit, is text or unknown."""
-    seen = 0
-    for asked, told in documents.items():
-        assert told["schema"] == 1, asked
-        for path, value in walk(told):
-            assert not isinstance(value, float), (asked, path, value)
-            if path.endswith(AMOUNTS) and value is not None:
-                seen += 1
-                assert isinstance(value, str), (asked, path, value)
-                assert Decimal(value).is_finite(), (asked, path, value)
-    assert seen > 30
+    found: list[tuple[str, Any]] = []
+
+    def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found.extend(pairs)
+        return dict(pairs)
+
+    for asked, done in life.items():
+        assert json.loads(done.stdout, parse_float=no_float, object_pairs_hook=keep)["schema"] == 1, asked
+    amounts = [(name, value) for name, value in found if name.endswith(AMOUNTS) and not isinstance(value, dict | None)]
+    assert len(amounts) > 30
+    for name, value in amounts:
+        assert isinstance(value, str), (name, value)
+        assert Decimal(value).is_finite(), (name, value)
 
 
 def test_the_purchase_stands_in_every_document(documents: dict[str, Any]) -> None:
@@ -162,35 +127,6 @@ def test_beside_a_document_the_log_is_json_on_standard_error(life: dict[str, Any
 
 
 # -- exit codes -------------------------------------------------------------------------------------------------
-
-
-def test_exit_0_when_nothing_is_due_and_6_when_a_top_up_is(place: Served) -> None:
-    """`check` leaves no ledger behind, so a monitor may call it from any account."""
-    assert place.run("check").returncode == 0
-    place.low()
-    done = place.run("check")
-    assert done.returncode == 6
-    assert done.stdout.startswith("would buy 10 dollars of credit: 9 is below the floor of 10")
-    assert not place.state.exists()
-    assert place.world.gateway.count("coinbase") == 0
-
-
-def test_exit_2_names_the_setting_that_is_missing_or_wrong(place: Served) -> None:
-    """No key, no API key, a floor above the target, a misspelt name: each is named, with what to do."""
-    wrong: dict[str, dict[str, str | None]] = {
-        "wallet.keystore": {"wallet__private_key": None},
-        "api.key": {"api__key": None},
-        "policy.target": {"policy__target": "5", "policy__amount": None},
-        "did you mean TOPUP_POLICY__FLOOR?": {"policy__flor": "5"},
-        "policy.floor": {"policy__floor": "ten"},
-    }
-    for named, changes in wrong.items():
-        done = place.run("once", "--yes", **changes)
-        assert done.returncode == 2, (named, done.stderr)
-        assert named in done.stderr
-        assert "topup: to do: " in done.stderr
-        assert done.stdout == ""
-    assert place.world.gateway.requests == []
 
 
 @pytest.mark.parametrize("amount", ["ten", "-5", "0", "NaN", "12.345", "Infinity", ""])
@@ -284,16 +220,6 @@ def test_an_amount_is_bought_whatever_the_floor_says_and_cool_down_holds_the_nex
     assert [t["amount_usd"] for t in place.document("history", "--count", "1")["topups"]] == ["6"]
 
 
-def test_force_does_not_bypass_a_proof(place: Served) -> None:
-    """A charge that pays a stranger is refused by hand as well."""
-    place.spoil("coinbase", "other-recipient")
-    done = place.run("once", "--amount", "12.5", "--yes", "--force", "--json")
-    assert done.returncode == 3, done.stderr
-    (refused,) = [e for e in events_of(done.stderr) if e["event"] == "charge_refused"]
-    assert refused["field"] == "call_data.recipient"
-    assert place.payments() == 0
-
-
 # -- beside a daemon --------------------------------------------------------------------------------------------
 
 
@@ -344,10 +270,7 @@ FLOW = {"asyncio", "eth_utils", "structlog", "topup.domain.events", "topup.payme
 
 @pytest.mark.parametrize("arguments", [["--help"], ["status"], ["history"], ["config", "show"], ["pause"]])
 def test_what_asks_no_chain_loads_no_web3(arguments: list[str], place: Served) -> None:
-    """Help and what reads the ledger alone start without web3, without the sandbox, without an HTTP client.
-
-    Half of the time that a report takes is loading: no event of the flow either.
-    """
+    """No web3, no sandbox, no HTTP client; where the ledger alone is read no event of the flow: half the time."""
     SqliteStore.open_writer(place.state).close()
     program = (
         "import sys, topup.commands.cli\n"
@@ -374,9 +297,9 @@ def test_status_without_a_ledger_says_how_to_get_one(place: Served) -> None:
 
 
 def test_config_show_tells_where_each_value_comes_from_and_masks_secrets(place: Served) -> None:
-    """A variable over a file over a default; keys as stars, a provider's path as an ellipsis."""
-    file = place.directory / "topup.toml"
-    file.write_text("[policy]\ntopup_max = 50\n", encoding="utf-8")
+    """A variable over a file over a default; keys as stars, a provider's path as an ellipsis; and which file it was."""
+    file = place.directory / "mine.toml"
+    file.write_text("[policy]\nfloor = 12\ntopup_max = 50\n", encoding="utf-8")
     told = place.document("config", "show", TOPUP_CONFIG=str(file), chain__rpc_urls="http://u:pass@127.0.0.1:1/v2/abc")
     settings = told["settings"]
     assert settings["policy.floor"] == {"value": "10", "from": "TOPUP_POLICY__FLOOR"}
@@ -384,13 +307,7 @@ def test_config_show_tells_where_each_value_comes_from_and_masks_secrets(place: 
     assert settings["policy.count_24h"] == {"value": "6", "from": "default"}
     assert settings["api.key"]["value"] == settings["wallet.private_key"]["value"] == "********"
     assert settings["chain.rpc_urls"]["value"] == "http://127.0.0.1:1/…"
-
-
-def test_config_show_names_the_file_that_was_read(place: Served) -> None:
-    """Its path, whether it is there, and beside each value that is its own."""
-    file = place.directory / "mine.toml"
-    file.write_text("[policy]\ntopup_max = 50\n", encoding="utf-8")
-    assert place.document("config", "show", TOPUP_CONFIG=str(file))["file"] == {"path": str(file), "read": True}
+    assert told["file"] == {"path": str(file), "read": True}
     lines = place.run("config", "show", TOPUP_CONFIG=str(file)).stdout.splitlines()
     assert lines[0] == f"settings file: {file}, read"
     assert [line.split() for line in lines if f"file {file}" in line] == [["policy.topup_max", "50", "file", str(file)]]

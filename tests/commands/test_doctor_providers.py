@@ -1,24 +1,22 @@
 """Does `topup doctor` ask what a payment asks, and say what a provider cannot do and what follows from it?"""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.tools import environ
 from tests.world.examined import failed, looked
 from tests.world.proxy import Proxy, crowded, ranged, refuse, status, wrong
 from topup.app.settings import load
-from topup.chain import batches
 from topup.commands.doctor import Check
 from topup.commands.doctor.contract import _chain
 from topup.commands.doctor.providers import LOG_QUESTIONS, _reach, longest
 from topup.ports.chain import Piece
 from topup.sandbox.world import World, embedded
 
-pytestmark = pytest.mark.machine_time
+pytestmark = [pytest.mark.machine_time, pytest.mark.usefixtures("impatient")]
 # So many blocks are there before anybody looks, more than any range below; a second apart they are not too far ahead.
 BLOCKS = 22
 LOGS = "eth_getLogs"
@@ -40,12 +38,6 @@ def wire(world: World) -> Iterator[Proxy]:
     """What stands before its only provider."""
     with Proxy(world.rpc.url) as wire:
         yield wire
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for what a rate limit has refused: it is asked again at once."""
-    monkeypatch.setattr(batches, "PATIENCE_S", (0.0, 0.0, 0.0))
 
 
 def seen(world: World, wire: Proxy, directory: Path) -> tuple[dict[str, Check], set[str]]:
@@ -218,7 +210,7 @@ def test_how_many_passes_a_proof_takes_follows_from_range_and_pace(
 ) -> None:
     """A pass has 250 questions and 20 seconds, and three questions at the least."""
     piece = Piece(0, 0, (0, b""), (), asked, spent_ms)
-    chain = _chain(load(world.environment() | {"TOPUP_CONFIG": "/dev/null"}), None)
+    chain = _chain(load(world.environment() | environ()), None)
     words = {
         "range": "blocks of logs a question: ",
         "proof": "a proof of non-payment over 90000 blocks",
@@ -229,8 +221,6 @@ def test_how_many_passes_a_proof_takes_follows_from_range_and_pace(
 
 def test_the_longest_proof_is_that_of_the_longest_charge(world: World) -> None:
     """Two days, or less where the settings allow for less; and two hours below the block it was planned on."""
-    own = world.environment() | {"TOPUP_CONFIG": "/dev/null"}
     assert longest(172_800, 2) == LONGEST
-    assert _chain(load(own), None).blocks == LONGEST
-    short = own | {"TOPUP_RAILS__COINBASE__LIFE_MAX_S": "7200"}
-    assert _chain(load(short), None).blocks == 7_200
+    for own, blocks in ((environ(), LONGEST), (environ(rails__coinbase__life_max_s="7200"), 7_200)):
+        assert _chain(load(world.environment() | own), None).blocks == blocks

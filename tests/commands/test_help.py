@@ -1,9 +1,6 @@
 """Does the command line explain itself: in groups, within 80 columns, in colour only where a terminal has it?"""
 
-from __future__ import annotations
-
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -11,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.main import get_command
 from typer.testing import CliRunner
 
 from tests.generate_docs import SHARE, commands
-from tests.tools import BIN, ROOT, outside, require
+from tests.tools import BIN, outside, require
+from tests.world.terminal import Terminal
 from topup.commands.cli import app
 from topup.commands.help import GROUPS
 
-NAMES = [name.removeprefix("topup ") for name, _ in commands(get_command(app), "topup")]
+NAMES = [name.removeprefix("topup ") for name, _ in commands()]
 TOPUP = str(BIN / "topup")
 
 
@@ -30,31 +27,19 @@ def shown(*arguments: str, **variables: str) -> str:
 
 def shown_by(command: list[str], **variables: str) -> str:
     """Return what a command shows on a terminal of 200 columns."""
-    leader, follower = pty.openpty()
-    environment = outside() | {"TERM": "xterm", "COLUMNS": "200", "NO_COLOR": ""} | variables
-    with subprocess.Popen(command, stdout=follower, cwd=ROOT, env=environment) as running:
-        os.close(follower)
-        parts = []
-        while True:
-            try:
-                part = os.read(leader, 65536)
-            except OSError:  # so Linux says that the other end is closed
-                break
-            if not part:
-                break
-            parts.append(part)
-        assert running.wait() == 0
-    os.close(leader)
-    return b"".join(parts).decode()
+    screen = Terminal(command, outside() | {"TERM": "xterm", "COLUMNS": "200", "NO_COLOR": ""} | variables)
+    assert screen.ends() == 0
+    return screen.shown
 
 
-def test_the_help_lists_every_command_once_in_its_group() -> None:
+def test_the_help_lists_every_command_once_in_its_group_and_every_exit_code() -> None:
     """The groups are in order, none is empty, and each command stands in one, with its whole first sentence."""
     text = CliRunner().invoke(app, ["--help"]).output
     assert re.findall(rf"^({'|'.join(GROUPS)}):$", text, re.MULTILINE) == list(GROUPS)
     listed = re.findall(r"^  ([a-z]+(?: [a-z]+)?)  +[A-Z]", text.partition(f"{GROUPS[0]}:")[2], re.MULTILINE)
     assert sorted(listed) == sorted(NAMES)
     assert "..." not in text.partition(f"{GROUPS[0]}:")[2]
+    assert [code for code in (0, 2, 3, 4, 5, 6) if f"{code} " not in text.partition("Exit codes:")[2]] == []
 
 
 @pytest.mark.parametrize("name", ["", *NAMES, "config", "wallet", "ledger"])
@@ -71,7 +56,7 @@ def test_colour_changes_nothing_but_the_colour(name: str) -> None:
     told = shown(*name.split(), "--help")
     assert "\x1b[1mOptions\x1b[0m:" in told
     assert "\x1b[36m  -h, --help\x1b[0m" in told
-    assert re.sub(r"\x1b\[\d+m", "", told).replace("\r\n", "\n") == plain.stdout
+    assert re.sub(r"\x1b\[\d+m", "", told) == plain.stdout
 
 
 @pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
@@ -138,19 +123,12 @@ def test_other_shells_are_told_the_commands(shell: str) -> None:
 
 def test_the_manual_page_is_clean() -> None:
     """A formatter of manual pages has nothing to say about it, and it shows every command and every option."""
-    command = [
-        str(require("groff")),
-        "-ww",
-        "-man",
-        "-Tutf8",
-        "-P-c",
-        "-rLL=200n",
-        str(SHARE / "man" / "man1" / "topup.1"),
-    ]
+    flags = ["-ww", "-man", "-Tutf8", "-P-c", "-rLL=200n"]
+    command = [str(require("groff")), *flags, str(SHARE / "man" / "man1" / "topup.1")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     text = re.sub(r".\x08", "", done.stdout)
-    every: list[tuple[str, Any]] = [*commands(get_command(app), "topup")]
+    every: list[tuple[str, Any]] = [*commands()]
     assert [name for name, _ in every if not re.search(rf"^ +{name}$", text, re.MULTILINE)] == []
     options = {one for _, command in every for option in command.params for one in option.opts if one[0] == "-"}
     assert [option for option in options if option not in text] == []

@@ -1,13 +1,7 @@
 """Does `topup init` lead from nothing to settings that work, by flags as well as by a conversation?"""
 
-from __future__ import annotations
-
 import json
-import os
-import pty
-import select
 import stat
-import subprocess
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,12 +14,11 @@ from eth_account import Account
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tools import outside
-from tests.world.served import PATIENCE_S, TOPUP, Done, Served, ran, served
+from tests.tools import kept, outside
+from tests.world.served import TOPUP, Done, Served, ran, served
+from tests.world.terminal import Terminal
 from topup.app.settings_text import flat, rendered
 from topup.domain.credits import DAY_MS
-
-BASE: Final = 8453
 
 
 @dataclass
@@ -47,10 +40,7 @@ class Newcomer:
         return outside() | {"HOME": str(self.home), "TERM": "dumb"}
 
     def key_file(self, key: str = "") -> Path:
-        path = self.home / "key"
-        path.write_text(key or self.place.world.gateway.management_key, encoding="utf-8")
-        path.chmod(0o600)
-        return path
+        return kept(self.home / "key", key or self.place.world.gateway.management_key)
 
     def types(self, *arguments: str) -> Done:
         return ran([*TOPUP, *arguments], self.environment(), timeout_s=300)
@@ -61,33 +51,8 @@ class Newcomer:
 
     def talks(self, *arguments: str, answers: list[tuple[str, str]]) -> tuple[int, str]:
         """Answer each question on a terminal; return the exit code and all that was shown."""
-        here, there = pty.openpty()
-        running = subprocess.Popen(
-            [*TOPUP, "init", *arguments],
-            env=self.environment(),
-            stdin=there,
-            stdout=there,
-            stderr=there,
-            start_new_session=True,
-        )
-        os.close(there)
-        shown, waits = "", list(answers)
-        while True:
-            ready, _, _ = select.select([here], [], [], PATIENCE_S)
-            if not ready:
-                running.kill()
-                raise AssertionError(f"it waits for an answer to a question that is not expected: {shown}")
-            try:
-                part = os.read(here, 4096).decode()
-            except OSError:  # the last process has left the terminal
-                break
-            shown += part
-            while waits and waits[0][0] in shown.rpartition("\0")[2]:
-                shown += "\0"  # a question that was answered is asked no more
-                os.write(here, f"{waits.pop(0)[1]}\n".encode())
-        os.close(here)
-        assert not waits, shown
-        return running.wait(timeout=PATIENCE_S), shown
+        screen = Terminal([*TOPUP, "init", *arguments], self.environment())
+        return screen.ends(*answers), screen.shown
 
 
 @pytest.fixture
@@ -161,11 +126,9 @@ def test_paying_is_added_later(newcomer: Newcomer) -> None:
 
 def test_a_wallet_is_opened_before_it_is_written_down(newcomer: Newcomer) -> None:
     """With another's password it does not open: nothing is written. With its own it is taken as it is."""
-    keystore, password = newcomer.home / "old.json", newcomer.home / "old.password"
     sealed = Account.encrypt(newcomer.place.world.key.to_bytes(), "correct", kdf="scrypt", iterations=2)
-    for file, text in ((keystore, json.dumps(sealed)), (password, "wrong")):
-        file.write_text(text, encoding="utf-8")
-        file.chmod(0o600)
+    keystore = kept(newcomer.home / "old.json", json.dumps(sealed))
+    password = kept(newcomer.home / "old.password", "wrong")
     own = ("--pay", "--keystore", str(keystore), "--password-file", str(password))
     refused = newcomer.scripts(*own, "--rpc-url", newcomer.place.world.rpc.url)
     assert refused.returncode == 2, refused.stderr
@@ -206,7 +169,7 @@ def test_a_provider_of_another_chain_is_refused(newcomer: Newcomer) -> None:
     other.intercept = elsewhere
     done = newcomer.scripts("--pay", "--rpc-url", other.url)
     assert done.returncode == 2
-    assert f"serves chain 1, and not {BASE} (Base)" in done.stderr
+    assert "serves chain 1, and not 8453 (Base)" in done.stderr
     assert not (newcomer.config / "topup.toml").exists()
 
 

@@ -1,7 +1,5 @@
 """Does the account's owner bound the daemon's key, and does the daemon keep to that before it costs anything?"""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
@@ -14,7 +12,7 @@ from eth_abi.abi import encode
 from eth_account import Account
 from eth_utils.crypto import keccak
 
-from tests.tools import require
+from tests.tools import kept, require
 from tests.world import builders
 from tests.world.owner import HELD, KEY, ROOT, TOKEN, Owner, account, shown
 from tests.world.stage import Stage
@@ -46,7 +44,6 @@ def owner(tmp_path: Path) -> Iterator[Owner]:
 
 
 def on(owner: Owner) -> Stage:
-    """The daemon with the access key."""
     more = {"TOPUP_POLICY__COOLDOWN_S": "0", "TOPUP_POSTING__POLL_S": "20"}
     return stage_of(owner.world, owner.directory / "state", TOPUP_RAILS__MPP__ROOT=shown(ROOT), **more)
 
@@ -108,9 +105,8 @@ def test_the_call_is_shown_before_anything_is_signed(owner: Owner) -> None:
 
     Where the root key is, the daemon's keystore is enough: its address stands in it, and no password opens it.
     """
-    keystore = owner.directory / "daemons.json"
-    keystore.write_text(json.dumps({"version": 3, "address": owner.world.wallet[2:].lower()}))
-    keystore.chmod(0o600)
+    stated = {"version": 3, "address": owner.world.wallet[2:].lower()}
+    keystore = kept(owner.directory / "daemons.json", json.dumps(stated))
     elsewhere = {
         "TOPUP_MODE": None,
         "TOPUP_API__KEY": None,

@@ -1,12 +1,11 @@
 """What does `topup doctor --rail` show of a seller's offer, and does it cost nothing?"""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.tools import environ
 from tests.world.tempo import held, selling, stage_of
 from topup.app.settings import Settings, load
 from topup.commands import offers
@@ -33,9 +32,8 @@ async def challenged(tmp_path: Path, fault: str = "", **more: str) -> dict[str, 
         gateway: Any = world.gateway
         if fault:
             world.do(lambda: gateway.switch_on("challenge", fault))
-        own = {"TOPUP_RAILS__USE": "mpp", "TOPUP_RAILS__MPP__RPC_URLS": world.rpc.url} | more
-        environment = world.environment() | own | {"TOPUP_STATE_DIR": str(tmp_path), "TOPUP_CONFIG": "/dev/null"}
-        told = await shown(load(environment), "mpp")
+        own = environ(state_dir=str(tmp_path), rails__use="mpp", rails__mpp__rpc_urls=world.rpc.url)
+        told = await shown(load(world.environment() | own | more), "mpp")
         stage = stage_of(world, tmp_path)
         assert held(stage, world.wallet) == 25_000_000
         await stage.close()
@@ -116,17 +114,14 @@ async def offered(
         world.do(lambda: world.chain.set_code(world.wallet, code))
         if fault:
             world.do(lambda: gateway.switch_on("offer", fault))
-        own = gateway.environment() | {"TOPUP_STATE_DIR": str(tmp_path), "TOPUP_CONFIG": "/dev/null"} | more
+        own = gateway.environment() | environ(state_dir=str(tmp_path)) | more
         told = await shown(load(world.environment() | own), "x402")
         assert world.do(lambda: world.usdc(SELLS_FOR)) == 0
     return told
 
 
 async def test_every_x402_offer_is_shown(tmp_path: Path) -> None:
-    """Venice's minimum, token and recipient are judged, and nothing is taken.
-
-    Among offers that cannot be read or paid one is said to be paid; of each other what, what instead, and why.
-    """
+    """What is judged right is said to be paid; of each other what, what instead, and why; and nothing is taken."""
     told = await offered(tmp_path)
     assert told["fits"], told["proof"]
     assert told["offer"]["amount"] == "10"
@@ -178,6 +173,6 @@ async def test_a_wallet_with_code_is_told_who_judges_its_signatures(tmp_path: Pa
 async def test_a_charge_is_not_asked_for_here(tmp_path: Path) -> None:
     """Each request for a Coinbase charge is one: `topup pin` is the place for that."""
     with World(embedded) as world:
-        settings = load(world.environment() | {"TOPUP_STATE_DIR": str(tmp_path), "TOPUP_CONFIG": "/dev/null"})
+        settings = load(world.environment() | environ(state_dir=str(tmp_path)))
         with pytest.raises(SettingsError, match="no free offer"):
             await shown(settings, "coinbase")

@@ -1,56 +1,24 @@
 """What does a person see of `topup once`, before anything is bought, while it is, and in the end?"""
 
-from __future__ import annotations
-
-import os
-import pty
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from tests.world.served import PATIENCE_S, TOPUP, Served, served
+from tests.world.served import TOPUP, Served
+from tests.world.terminal import Terminal
 from topup.domain.lifecycle import State
 
 pytestmark = [pytest.mark.machine_time, pytest.mark.slow]
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Served]:
-    with served(tmp_path) as made:
-        yield made
-
-
-def spoken(place: Served, *arguments: str, says: bytes = b"y\n", **changes: str | None) -> tuple[int, str]:
+def spoken(place: Served, *arguments: str, says: str | None = None, **changes: str | None) -> tuple[int, str]:
     """Run `once` on a terminal, answer its question, and return its exit code and everything that was shown."""
-    here, there = pty.openpty()
-    running = subprocess.Popen(
-        [*TOPUP, "once", *arguments],
-        env=place.environment(TERM="dumb", **changes),
-        stdin=there,
-        stdout=there,
-        stderr=there,
-        start_new_session=True,
-    )
-    os.close(there)
-    os.write(here, says)
-    heard = b""
-    while True:
-        try:
-            part = os.read(here, 4096)
-        except OSError:  # the last process has left the terminal
-            break
-        if not part:
-            break
-        heard += part
-    os.close(here)
-    return running.wait(timeout=PATIENCE_S), heard.decode().replace("\r\n", "\n")
+    screen = Terminal([*TOPUP, "once", *arguments], place.environment(TERM="dumb", **changes))
+    answers = [("from the wallet?", says)] if says is not None else []
+    return screen.ends(*answers), screen.shown
 
 
 def test_a_person_is_shown_price_payee_and_way_and_then_the_story(place: Served) -> None:
     """Before the question: what it costs at most, to whom and how. After it: what happened, and what came of it."""
-    code, shown = spoken(place, "--amount", "12.5")
+    code, shown = spoken(place, "--amount", "12.5", says="y")
     assert code == 0, shown
     asked, _, told = shown.partition("from the wallet?")
     assert "costs  at most 13.1875 dollars and network fees; it would take at most" in asked
@@ -65,28 +33,29 @@ def test_a_person_is_shown_price_payee_and_way_and_then_the_story(place: Served)
 
 def test_a_no_buys_nothing(place: Served) -> None:
     """It ends there, and no wish is left that a daemon could carry out."""
-    code, shown = spoken(place, "--amount", "12.5", says=b"n\n")
+    code, shown = spoken(place, "--amount", "12.5", says="n")
     assert code == 1, shown
     assert place.payments() == 0
     assert not place.state.exists(), "the wish is stored when it is agreed to"
 
 
-def test_where_nothing_is_due_nobody_is_asked(place: Served) -> None:
-    """It says why nothing is bought."""
-    code, shown = spoken(place, policy__floor="5")
-    assert code == 0, shown
+@pytest.mark.parametrize(
+    ("arguments", "changes", "code", "says"),
+    [
+        pytest.param((), {"policy__floor": "5"}, 0, "held: ", id="nothing is due"),
+        pytest.param(("--amount", "1000"), {}, 3, "1000 is outside 5 to 90 in whole cents", id="not allowed"),
+    ],
+)
+def test_where_nothing_will_be_bought_nobody_is_asked(
+    place: Served, arguments: tuple[str, ...], changes: dict[str, str], code: int, says: str
+) -> None:
+    """It says why, and in the end alone: what forbids it, the same as off a terminal."""
+    left, shown = spoken(place, *arguments, **changes)
+    assert left == code, shown
     assert "from the wallet?" not in shown
-    assert shown.rstrip().splitlines()[-1].startswith("held: ")
-    assert place.payments() == 0
-
-
-def test_what_is_not_allowed_is_said_before_anybody_is_asked(place: Served) -> None:
-    """With the rule that forbids it, and what to do; the same as off a terminal."""
-    code, shown = spoken(place, "--amount", "1000")
-    assert code == 3, shown
-    assert "from the wallet?" not in shown
-    assert "1000 is outside 5 to 90 in whole cents" in shown.rstrip().splitlines()[-1]
-    assert place.document("once", "--amount", "1000", "--yes")["why"] == "amount_out_of_bounds"
+    assert says in shown.rstrip().splitlines()[-1]
+    told = place.document("once", *arguments, "--yes", **changes)
+    assert (told["exit_code"], told["why"]) == (code, "amount_out_of_bounds" if code else "above_floor")
 
 
 @pytest.mark.parametrize("arguments", [["--amount", "12.5"], ["--force"], []])

@@ -1,7 +1,5 @@
 """Does what becomes of an output, a log or a terminal ever change what is done, or the exit code that tells of it?"""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
@@ -177,19 +175,13 @@ def _ignored(running: Running) -> bool:
 
 def test_a_stop_that_comes_before_the_first_pass_ends_the_daemon_at_once(place: Served) -> None:
     """A provider that does not answer holds up neither the stop nor anything else, however long it might."""
-    with contextlib.closing(_silent()) as silent:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         daemon = place.start("run", chain__rpc_urls=url, chain__timeout_s="300")
         silent.settimeout(PATIENCE_S)
         asked, _ = silent.accept()
         assert daemon.stop() == 0
         asked.close()
-
-
-def _silent() -> socket.socket:
-    made = socket.create_server(("127.0.0.1", 0))
-    made.listen(8)
-    return made
 
 
 # -- a log that nobody reads ------------------------------------------------------------------------------------------

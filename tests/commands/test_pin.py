@@ -1,7 +1,5 @@
 """Does `topup pin` show the truth, pin only what was proven around it, and spend nothing? And what does `check` say?"""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.tools import environ
 from tests.world.served import asked
 from tests.world.tempo import selling
 from topup.app import assembly
@@ -39,9 +38,9 @@ def world() -> Iterator[World]:
 
 def settings(world: World, directory: Path, **changes: str) -> Settings:
     """The world's settings without a pinned recipient, and with these changes."""
-    environment = world.environment() | {"TOPUP_STATE_DIR": str(directory), "TOPUP_CONFIG": "/dev/null"}
-    environment["TOPUP_RAILS__COINBASE__RECIPIENTS"] = ""
-    return load(environment | {f"TOPUP_{name.upper()}": value for name, value in changes.items()})
+    return load(
+        world.environment() | environ(state_dir=str(directory), rails__coinbase__recipients="") | environ(**changes)
+    )
 
 
 def recipient(world: World) -> str:
@@ -49,7 +48,6 @@ def recipient(world: World) -> str:
 
 
 async def checked(own: Settings, amount: int | None = None) -> Answer:
-    """What `topup check` answers."""
     return await ask_and_decide(own, PurchaseOrder(None if amount is None else Usd.of(amount)))
 
 
@@ -139,6 +137,7 @@ async def test_check_says_whether_a_top_up_is_due(world: World, tmp_path: Path) 
     """Below the floor the exit code is 6, in observe mode too, above it 0; no ledger appears, nothing is asked for."""
     due = await checked(settings(world, tmp_path / "none"))
     assert (due.exit, due.document["decision"]) == (Exit.LOW, "buy")
+    assert due.lines[0].startswith("would buy 10 dollars of credit: 4.99")
     assert "not simulated" in due.lines[0]
     watching = await checked(settings(world, tmp_path / "none", mode="observe"))
     assert watching.exit == Exit.LOW
@@ -195,8 +194,7 @@ async def test_live_status_says_unknown_part_by_part(world: World, tmp_path: Pat
 
 def pinned(world: World, directory: Path, **changes: str) -> tuple[int, dict[str, Any]]:
     """Run `topup pin --yes --json` on the world's settings with these changes; return exit code and document."""
-    own = world.environment() | {f"TOPUP_{name.upper()}": value for name, value in changes.items()}
-    done = asked(directory, "pin", "--yes", "--json", **own)
+    done = asked(directory, "pin", "--yes", "--json", **world.environment() | environ(**changes))
     assert done.stdout, done.stderr
     return done.exit_code, json.loads(done.stdout)
 

@@ -3,8 +3,6 @@
 Stories with the real commands, on the chain in this process and on anvil. A world lasts one story.
 """
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 import sqlite3
@@ -22,7 +20,8 @@ from eth_keys.datatypes import PrivateKey
 from tests.world import ledger, worlds
 from tests.world.builders import NOW_MS, WALLET, operator
 from tests.world.served import FINAL, Served, served
-from tests.world.stage import Stage, sent_beside, story
+from tests.world.stage import Silence, sent_beside
+from tests.world.stage import refilled as refilled_there
 from tests.world.stand import failing, lie
 from tests.world.tempo import buying
 from tests.world.tempo import selling as mpp_world
@@ -31,7 +30,6 @@ from topup.app.connections import opened
 from topup.app.settings import load
 from topup.chain import history
 from topup.domain.errors import ChainUnknown, Exit
-from topup.domain.events import Event
 from topup.domain.lifecycle import Broadcaster, State, TopUp
 from topup.domain.money import Wei
 from topup.ledger.location import FILE
@@ -109,7 +107,6 @@ def elsewhere(place: Served, *, blocks: int = FINAL, **sent: Any) -> str:
 
 
 def named(told: dict[str, Any], what: str, part: str = "differences") -> Any:
-    """The only difference of this kind."""
     (one,) = [d for d in told[part] if d["what"] == what]
     return one
 
@@ -139,36 +136,13 @@ def test_a_ledger_deleted_after_two_payments_is_rebuilt(anywhere: Served) -> Non
     assert place.document("status")["paused"]
 
     place.run("resume")
+    place.low()
+    told = place.document("once", "--yes", "--force", policy__cap_24h="20")
+    assert (told["exit_code"], told["why"]) == (3, "cap_24h")
     place.buy()
     assert place.payments() == 3
     assert place.books_match()
     assert place.document("reconcile")["exit_code"] == 0
-
-
-def test_caps_count_what_was_adopted(place: Served) -> None:
-    """What a lost ledger spent today is spent: the cap refuses the refill that would exceed it."""
-    place.buy()
-    lose(place)
-    assert place.run(*ADOPT).returncode == 0
-    place.run("resume")
-    place.low()
-    told = place.document("once", "--yes", "--force", policy__cap_24h="20")
-    assert (told["exit_code"], told["why"]) == (3, "cap_24h")
-    assert place.payments() == 1
-
-
-@pytest.mark.long
-def test_adopting_twice_changes_nothing(place: Served) -> None:
-    """The second time there is nothing left to take over, and not a row differs."""
-    place.buy()
-    elsewhere(place)
-    lose(place)
-    assert place.run(*ADOPT).returncode == 0
-    before = rows(place)
-    assert place.document(*ADOPT)["adopted"] == []
-    assert rows(place) == before
-    with closing(sqlite3.connect(place.state / FILE)) as db:
-        assert {by for (by,) in db.execute("SELECT by FROM adopted")} != {""}
 
 
 def test_a_copy_from_before_the_last_payment(place: Served) -> None:
@@ -212,9 +186,6 @@ class Copying:
         if name not in self.copies:
             self.copies[name] = keep(self.place, f"copies/{name}")
 
-    def emit(self, event: Event) -> None:
-        """Take one event."""
-
 
 @dataclass(frozen=True)
 class Refilled:
@@ -240,7 +211,7 @@ def refilled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refilled]:
 
         async def refill() -> dict[str, Path]:
             copying = Copying(place)
-            async with opened(settings, copying, copying) as connections:  # type: ignore[arg-type]
+            async with opened(settings, copying, Silence()) as connections:  # type: ignore[arg-type]
                 for _ in range(60):
                     rest = await connections.cycle.run()
                     if rest.topup is not None and rest.topup.state is State.DONE:
@@ -322,11 +293,7 @@ def test_a_top_up_that_would_have_asked_for_another_charge(refilled: Refilled) -
 
 
 def test_a_payment_that_no_provider_shows(refilled: Refilled) -> None:
-    """The ledger says paid and the logs are silent: that is told, and --adopt leaves it to a person.
-
-    Where nothing is hidden the document knows it; a day before the chain's first block begins with that, and what is
-    neither a block nor a day is none.
-    """
+    """The ledger says paid and the logs are silent: that is told, and --adopt leaves it to a person."""
     place = refilled.restored(list(refilled.copies)[-1])
     with bent(place, SILENT):
         told = place.document(*ADOPT)
@@ -338,10 +305,7 @@ def test_a_payment_that_no_provider_shows(refilled: Refilled) -> None:
 
 
 def test_a_payment_that_the_logs_withhold_is_found_by_its_nonce(refilled: Refilled) -> None:
-    """Every nonce has to be explained: a provider that hides a log hides no payment.
-
-    Before that, with neither a terminal nor --yes, the differences are shown and stay.
-    """
+    """Every nonce has to be explained; with neither a terminal nor --yes what differs is shown and stays."""
     place = refilled.place
     lose(place)
     done = place.run("reconcile", "--adopt")
@@ -374,8 +338,10 @@ def test_a_plain_transfer_is_named_by_its_hash(place: Served) -> None:
     assert place.payments() == 2
     told = place.document("reconcile")
     assert (told["exit_code"], told["notes"]) == (0, [])
+    assert place.document(*ADOPT)["adopted"] == []
     with closing(sqlite3.connect(place.state / FILE)) as db:
-        ((cost,),) = db.execute("SELECT cost FROM adopted").fetchall()
+        ((cost, by),) = db.execute("SELECT cost, by FROM adopted").fetchall()
+    assert by
     lines = [x for e in SqliteStore.open_reader(place.state).entries("default") for x in e.lines]
     booked = -sum(x.units for x in lines if x.account == "assets:wallet")
     held = place.world.do(lambda: place.world.balance(place.world.wallet))
@@ -561,14 +527,8 @@ def dollars(tmp_path: Path) -> Iterator[Served]:
 
 def refill(place: Served, *states: State, copy: str = "") -> None:
     """Let the cycle run until a top-up is in one of these states, else done; then keep a copy, and make all final."""
-
-    async def tell() -> None:
-        stage = Stage(place.world, place.state, place.world.clock, place.settings)
-        await stage.until(*states or (State.DONE,))
-        await stage.close()
-
     place.state.mkdir(exist_ok=True)
-    story(tell())
+    refilled_there(place.world, place.state, place.settings, *states)
     if copy:
         keep(place, copy)
     place.mine(12)
@@ -717,10 +677,7 @@ def test_a_payment_that_a_seller_carried_is_known(seller: Served) -> None:
 def test_a_payment_that_a_seller_carried_for_a_lost_ledger(
     seller: Served, fresh: dict[str, str], tmp_path: Path
 ) -> None:
-    """It is named with transaction, block, recipient and amount, and what to do; then it is taken over once.
-
-    It is booked as what left the wallet, with who did it; buying is paused, and from then on nothing differs.
-    """
+    """Named with transaction, block, recipient and amount; then taken over once as what left the wallet."""
     tx_hash, block, recipient = paid_there(seller)
     told = seller.document("reconcile", **fresh)
     (one,) = told["differences"]
@@ -763,10 +720,7 @@ def test_a_chain_that_does_not_answer_is_not_checked(seller: Served) -> None:
 
 
 def test_the_search_goes_on_where_it_stopped(x402: Served, fresh: dict[str, str]) -> None:
-    """A chunk fails: what was found so far is named, the rest is not checked, and nothing is searched twice.
-
-    Only the block of a payment that is found is looked at once more.
-    """
+    """What was found so far is named, the rest is not checked; only the block of a found payment is looked at again."""
     _, block, _ = paid_there(x402)
     x402.mine(16)
     broken = block + 4

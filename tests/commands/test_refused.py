@@ -1,7 +1,5 @@
 """What does a program get that asked for a document, and was refused? A document all the same, and only one."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -102,4 +100,4 @@ def test_a_defect_says_nothing_of_what_it_held(monkeypatch: pytest.MonkeyPatch) 
 def test_without_json_nothing_is_printed_on_standard_output() -> None:
     """Whoever reads lines gets lines, on standard error."""
     done = CliRunner().invoke(app, ["history", "--count", "0"])
-    assert (done.exit_code, done.stdout) == (2, "")
+    assert (done.exit_code, done.stdout, "Usage:" in done.stderr) == (2, "", True)

@@ -1,7 +1,5 @@
 """Does `topup show` tell the whole life of a top-up, and the dossier what a provider's support needs; and no secret?"""
 
-from __future__ import annotations
-
 import base64
 import json
 import re
@@ -15,16 +13,16 @@ import pytest
 
 from tests.world import ledger
 from tests.world.builders import ACCOUNT, NOW_MS, WALLET, operator, topup
-from tests.world.served import asked
-from tests.world.stage import Stage, story
+from tests.world.served import asked, no_float
+from tests.world.stage import refilled
+from tests.world.tempo import buying
 from tests.world.tempo import selling as mpp_world
-from tests.world.tempo import stage_of
 from topup.accounting.journal import attempt_entry, posting_entry
 from topup.commands.show import life_document
 from topup.domain import events
 from topup.domain.coinbase_charge import Charge, parse
 from topup.domain.credits import Reading
-from topup.domain.lifecycle import Fact, State, TopUp
+from topup.domain.lifecycle import Fact, TopUp
 from topup.domain.money import Usd
 from topup.ledger.store import SqliteStore
 from topup.sandbox import contracts
@@ -35,7 +33,6 @@ from topup.sandbox.x402 import selling
 from topup.sandbox.x402_seller import RECIPIENT as SELLS_FOR
 
 CREDITED_MS = NOW_MS + 60_000
-SCREEN_LINES, SCREEN_COLUMNS = 50, 160
 
 
 @pytest.fixture
@@ -52,7 +49,6 @@ def show(tmp_path: Path) -> Any:
 
 
 def demand_of(kept: TopUp) -> Charge:
-    """The charge that came with its only attempt."""
     return parse(kept.raw_of(kept.attempts[0]))
 
 
@@ -74,8 +70,8 @@ def test_a_life_is_told_on_one_screen(store: SqliteStore, show: Any) -> None:
     shown = show("t1")
     lines = shown.stdout.splitlines()
     assert shown.exit_code == 0
-    assert len(lines) <= SCREEN_LINES
-    assert max(map(len, lines)) <= SCREEN_COLUMNS
+    assert len(lines) <= 50
+    assert max(map(len, lines)) <= 160
     assert lines[0] == "t1  done  10 dollars"
     for fact in ("decide", "ask", "answered", "reserve", "signed", "intend", "paid", "posted", "settled"):
         assert [line for line in lines if re.match(rf"  \d{{4}}-\S+ \S+Z  {fact} ", line)], fact
@@ -88,7 +84,7 @@ def test_a_life_is_told_on_one_screen(store: SqliteStore, show: Any) -> None:
 def test_the_document_holds_everything(store: SqliteStore, show: Any) -> None:
     """Schema 1; amounts are text; every table of the ledger that speaks of the top-up is in it."""
     kept = done(store)
-    told = json.loads(show("t1", "--json").stdout, parse_float=_no_float)
+    told = json.loads(show("t1", "--json").stdout, parse_float=no_float)
     assert told["schema"] == 1
     assert [m["fact"] for m in told["moves"]] == [m["fact"] for m in store.moves("t1")]
     assert [m["stayed_ms"] for m in told["moves"]][-3:] == [60_000, 500, None]
@@ -163,22 +159,14 @@ def test_what_was_not_paid_has_no_dossier(store: SqliteStore, show: Any) -> None
 
 def bought(made: AbstractContextManager[World], directory: Path) -> tuple[TopUp, bytes, list[dict[str, Any]]]:
     """Buy once from a seller that carries the payment; return the top-up, what was signed, and its token's logs."""
-    kept: list[TopUp] = []
-
-    async def tell(world: World) -> None:
-        own: Any = world.gateway
-        mpp = not hasattr(own, "environment")
-        stage = stage_of(world, directory) if mpp else Stage(world, directory, world.clock, own.environment())
-        kept.append(await stage.until(State.DONE))
-        await stage.close()
-
     with made as world:
-        story(tell(world))
-        payment = kept[0].paying
+        own: Any = world.gateway
+        kept = refilled(world, directory, own.environment() if hasattr(own, "environment") else buying(world.rpc.url))
+        payment = kept.paying
         assert payment is not None and payment.raw is not None and payment.inclusion is not None
         at = hex(payment.inclusion.block_number)
         wanted = {"fromBlock": at, "toBlock": at, "address": "0x" + payment.plan.to.hex()}
-        return kept[0], payment.raw, world.do(lambda: world.chain.rpc("eth_getLogs", [wanted]))
+        return kept, payment.raw, world.do(lambda: world.chain.rpc("eth_getLogs", [wanted]))
 
 
 def secret_of(raw: bytes) -> list[str]:
@@ -304,7 +292,3 @@ def test_a_charge_that_cannot_be_read_is_shown_as_such(store: SqliteStore, show:
 def test_the_alarm_names_the_dossier() -> None:
     """Whoever is called because credits are missing is told which command writes the ticket."""
     assert "topup show ID --dossier" in events.PaidNotCredited.todo
-
-
-def _no_float(text: str) -> Any:
-    raise AssertionError(f"{text} is a float")

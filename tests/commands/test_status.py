@@ -1,26 +1,14 @@
 """Does `topup status` say at a glance whether the account is funded, and what is wrong where it is not?"""
 
-from __future__ import annotations
-
-import os
-import pty
 import signal
-import subprocess
-from collections.abc import Iterator
-from contextlib import closing, suppress
-from pathlib import Path
+from contextlib import closing
 
 import pytest
 
-from tests.world.served import PATIENCE_S, TOPUP, Served, served
+from tests.world.served import TOPUP, Served
+from tests.world.terminal import Terminal
 from topup.domain.moments import span
 from topup.ledger.store import SqliteStore
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Served]:
-    with served(tmp_path) as made:
-        yield made
 
 
 def codes(place: Served, **changes: str | None) -> set[str]:
@@ -73,25 +61,11 @@ def test_what_is_wrong_is_said_with_what_to_do(place: Served) -> None:
 def test_it_is_looked_at_again_until_a_person_stops_it(place: Served) -> None:
     """On a terminal; Ctrl-C is no failure."""
     place.run("once")
-    here, there = pty.openpty()
-    looking = subprocess.Popen(
-        [*TOPUP, "status", "--watch"],
-        env=place.environment(TERM="xterm"),
-        stdin=there,
-        stdout=there,
-        stderr=there,
-        start_new_session=True,
-    )
-    os.close(there)
-    heard = b""
-    while heard.count(b"FUNDED") < 2:
-        heard += os.read(here, 4096)
-    looking.send_signal(signal.SIGINT)
-    with suppress(OSError):  # the last process has left the terminal
-        while os.read(here, 4096):
-            pass
-    assert looking.wait(timeout=PATIENCE_S) == 0
-    os.close(here)
+    looking = Terminal([*TOPUP, "status", "--watch"], place.environment(TERM="xterm"))
+    for _ in range(2):
+        looking.waits_for("FUNDED")
+    looking.process.send_signal(signal.SIGINT)
+    assert looking.ends() == 0
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,9 @@
 """Does a person get a wallet by `topup wallet new | import | address`, and does no key or password go astray?"""
 
-from __future__ import annotations
-
 import json
 import os
-import pty
 import re
-import select
 import stat
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +11,9 @@ import pytest
 from eth_account import Account
 from typer.testing import Result
 
-from tests.tools import HANGS_S, outside
+from tests.tools import kept, outside
 from tests.world.served import TOPUP, asked
+from tests.world.terminal import Terminal
 from topup.app.settings import load
 from topup.domain.errors import Exit
 from topup.signers import new_keystore
@@ -42,16 +36,19 @@ def password(tmp_path: Path) -> Path:
     return kept(tmp_path / "password", PASSWORD + "\n")
 
 
-def kept(path: Path, text: str, mode: int = 0o600) -> Path:
-    path.write_text(text, encoding="utf-8")
-    path.chmod(mode)
-    return path
-
-
 def types(folder: Path, *arguments: object, **settings: str) -> Result:
     """Type a wallet command off a terminal, with a configuration below this folder."""
     own = {"TOPUP_CONFIG": "", "XDG_CONFIG_HOME": str(folder / "config")} | settings
     return asked(folder / "state", "wallet", *map(str, arguments), **own)
+
+
+def refused(folder: Path, *arguments: object, says: list[str], **settings: str) -> Result:
+    """Type what is a usage error that says this, and leaves no keystore where one was named."""
+    done = types(folder, *arguments, **settings)
+    assert done.exit_code == Exit.USAGE
+    assert [words for words in says if words not in done.stderr] == []
+    assert not (folder / "w.json").exists()
+    return done
 
 
 def document(done: Result) -> Any:
@@ -99,8 +96,7 @@ def test_where_it_lies_is_what_the_settings_say(cheap: None, password: Path, tmp
 def test_with_both_files_named_no_settings_are_needed(cheap: None, password: Path, tmp_path: Path) -> None:
     """Whoever writes `mode = live` first, and the wallet's lines last, is not turned away for want of a key."""
     wanting = {"TOPUP_MODE": "live"}
-    refused = types(tmp_path, "new", "--password-file", password, **wanting)
-    assert refused.exit_code == Exit.USAGE and "needs a key" in refused.stderr
+    refused(tmp_path, "new", "--password-file", password, says=["needs a key"], **wanting)
     given = ("--keystore", tmp_path / "w.json", "--password-file", password)
     told = document(types(tmp_path, "new", *given, "--json", **wanting))
     assert told["keystore"] == str(tmp_path / "w.json")
@@ -131,19 +127,9 @@ BAD: dict[str, tuple[str, str]] = {
 def test_a_password_that_would_not_hold_is_refused(name: str, tmp_path: Path) -> None:
     """Empty, short, blank, or of two lines, of which geth would read one; eight characters are the least, it says."""
     text, says = BAD[name]
-    done = types(tmp_path, "new", "--keystore", tmp_path / "w.json", "--password-file", kept(tmp_path / "p", text))
-    assert done.exit_code == Exit.USAGE
-    assert says in done.stderr
+    given = ("new", "--keystore", tmp_path / "w.json", "--password-file", kept(tmp_path / "p", text))
+    done = refused(tmp_path, *given, says=[says])
     assert ("take 8 characters or more" in done.stderr) == ("short" in says)
-    assert not (tmp_path / "w.json").exists()
-
-
-@pytest.fixture
-def public() -> Iterator[Path]:
-    """A directory that every user can enter, all of its parents too."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
 
 
 def test_a_password_that_others_may_read_seals_nothing(
@@ -152,10 +138,7 @@ def test_a_password_that_others_may_read_seals_nothing(
     """Refused with the chmod; on a mount that nobody can change here it is a warning, as doctor has it."""
     open_to_all = kept(public / "p", PASSWORD, 0o644)
     given = ("new", "--keystore", public / "w.json", "--password-file", open_to_all)
-    done = types(public, *given)
-    assert done.exit_code == Exit.USAGE
-    assert f"{open_to_all} has mode 644: every user can read it" in done.stderr and "chmod 600" in done.stderr
-    assert not (public / "w.json").exists()
+    refused(public, *given, says=[f"{open_to_all} has mode 644: every user can read it", "chmod 600"])
     monkeypatch.setattr(files, "read_only", lambda path: path == open_to_all)
     done = types(public, *given)
     assert done.exit_code == Exit.OK
@@ -165,9 +148,8 @@ def test_a_password_that_others_may_read_seals_nothing(
 def test_off_a_terminal_nothing_is_asked(tmp_path: Path) -> None:
     """A script that forgot the password's file is told so, at once."""
     for command, option in (("new", "--password-file"), ("import", "--key-file")):
-        done = types(tmp_path, command, "--keystore", tmp_path / "w.json")
-        assert done.exit_code == Exit.USAGE
-        assert "standard input is no terminal" in done.stderr and f"give {option} FILE" in done.stderr
+        says = ["standard input is no terminal", f"give {option} FILE"]
+        refused(tmp_path, command, "--keystore", tmp_path / "w.json", says=says)
 
 
 def test_what_a_crash_has_left_is_named(cheap: None, password: Path, tmp_path: Path) -> None:
@@ -183,32 +165,15 @@ def test_what_a_crash_has_left_is_named(cheap: None, password: Path, tmp_path: P
 
 
 def on_a_terminal(folder: Path, *arguments: object, types: list[tuple[str, str]]) -> tuple[int, str, str]:
-    """Type a command on a terminal of its own, and each answer when it is asked; return code, screen and output."""
+    """Type a command on a terminal, and each answer when it is asked; return code, screen and output."""
     own = {"TOPUP_CONFIG": os.devnull, "TOPUP_STATE_DIR": str(folder / "state")}
-    command = [*TOPUP, "wallet", *map(str, arguments)]
-    process, terminal = pty.fork()
-    if process == 0:
-        os.dup2(os.open(folder / "out", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 1)
-        os.execve(sys.executable, command, outside() | own)  # noqa: S606 - a terminal of its own is what it is about
-    screen, waits = "", list(types)
-    with os.fdopen(terminal, "r+b", buffering=0) as both:
-        while select.select([both], [], [], HANGS_S)[0]:
-            try:
-                screen += both.read(4096).decode()
-            except OSError:  # Linux ends a terminal whose other side is closed with EIO
-                break
-            if waits and screen.endswith(waits[0][0]):
-                both.write(waits.pop(0)[1].encode() + b"\n")
-    assert waits == [], screen
-    _, how = os.waitpid(process, 0)
-    return os.waitstatus_to_exitcode(how), screen, (folder / "out").read_text(encoding="utf-8")
+    with (folder / "out").open("w") as out:
+        screen = Terminal([*TOPUP, "wallet", *arguments], outside() | own, stdout=out)
+    return screen.ends(*types), screen.shown, (folder / "out").read_text(encoding="utf-8")
 
 
 def test_a_key_and_its_password_are_typed_unseen(tmp_path: Path) -> None:
-    """Asked for on the terminal without echo, the password twice, while the document goes where the output goes.
-
-    What comes of it costs what geth's costs, and eth_account opens it.
-    """
+    """The password twice, the document to the output alone; what comes of it costs what geth's costs, and opens."""
     asks = [("private key: ", KEY), ("of the new keystore: ", PASSWORD), ("of the new keystore, again: ", PASSWORD)]
     code, screen, out = on_a_terminal(tmp_path, "import", "--keystore", tmp_path / "w.json", "--json", types=asks)
     assert code == Exit.OK, screen
@@ -235,15 +200,19 @@ def test_two_passwords_that_differ_seal_nothing(tmp_path: Path) -> None:
 # -- import ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", [KEY, KEY + "\n", KEY[2:], KEY[2:].upper() + "\r\n"])
+@pytest.mark.parametrize(
+    "text",
+    [KEY, KEY + "\n", KEY[2:], KEY[2:].upper() + "\r\n", f"{1:064x}", f"{ORDER - 1:064x}"],
+    ids=["0x", "a line", "bare", "capitals", "the smallest", "the largest"],
+)
 def test_a_raw_key_is_taken_from_a_file(text: str, cheap: None, password: Path, tmp_path: Path) -> None:
-    """With 0x or without, with the end of a line or without; what remains to be done names the file that is left."""
-    raw = kept(tmp_path / "raw", text)
+    """However it is written, up to one below the order of the curve; what remains to be done names the file."""
+    raw, key = kept(tmp_path / "raw", text), int(text, 16).to_bytes(32, "big")
     given = ("import", "--key-file", raw, "--keystore", tmp_path / "w.json", "--password-file", password)
     told = document(types(tmp_path, *given, "--json"))
-    assert told["address"] == ADDRESS
+    assert told["address"] == Account.from_key(key).address
     assert any(f"delete {raw}" in step for step in told["to_do"])
-    assert Account.decrypt(json.loads((tmp_path / "w.json").read_text(encoding="utf-8")), PASSWORD).hex() == KEY[2:]
+    assert bytes(Account.decrypt(json.loads((tmp_path / "w.json").read_text(encoding="utf-8")), PASSWORD)) == key
 
 
 NO_KEYS = {
@@ -263,21 +232,8 @@ def test_what_is_no_key_is_refused_unrepeated(name: str, password: Path, tmp_pat
     """Zero, the curve's order, a digit more or less, words: the sentence names the file, and not what it holds."""
     raw = kept(tmp_path / "raw", NO_KEYS[name])
     given = ("import", "--key-file", raw, "--keystore", tmp_path / "w.json", "--password-file", password)
-    done = types(tmp_path, *given)
-    assert done.exit_code == Exit.USAGE
-    assert "--key-file" in done.stderr and "is no private key" in done.stderr
+    done = refused(tmp_path, *given, says=["--key-file", "is no private key"])
     assert NO_KEYS[name][2:] not in done.output + done.stderr
-    assert not (tmp_path / "w.json").exists()
-
-
-def test_the_largest_key_and_the_smallest_are_keys(cheap: None, password: Path, tmp_path: Path) -> None:
-    """One, and one below the order of the curve."""
-    for number in (1, ORDER - 1):
-        raw, path = kept(tmp_path / "raw", f"{number:064x}"), tmp_path / f"{number}.json"
-        told = document(
-            types(tmp_path, "import", "--key-file", raw, "--keystore", path, "--password-file", password, "--json")
-        )
-        assert told["address"] == Account.from_key(number.to_bytes(32, "big")).address
 
 
 def test_a_key_file_that_others_may_read_is_said(cheap: None, public: Path) -> None:
@@ -318,9 +274,7 @@ def test_nobody_types_a_key_for_a_file_that_is_taken(tmp_path: Path) -> None:
 def test_two_keys_at_once_are_none(tmp_path: Path) -> None:
     """Options that contradict each other, or hang in the air, are usage errors."""
     for given in (("--key-file", "a", "--from-keystore", "b"), ("--from-password-file", "c")):
-        done = types(tmp_path, "import", *given)
-        assert done.exit_code == Exit.USAGE
-        assert "to do: " in done.stderr
+        refused(tmp_path, "import", *given, says=["to do: "])
 
 
 # -- address --------------------------------------------------------------------------------------------------------
@@ -347,7 +301,5 @@ def test_an_address_that_a_keystore_keeps_to_itself_takes_its_password(password:
 
 def test_without_a_wallet_it_says_how_to_make_one(tmp_path: Path) -> None:
     """Nothing is on standard output, which a script would take for an address."""
-    done = types(tmp_path, "address")
-    assert (done.exit_code, done.stdout) == (Exit.USAGE, "")
-    assert "`topup wallet new` makes one" in done.stderr
+    assert refused(tmp_path, "address", says=["`topup wallet new` makes one"]).stdout == ""
     assert types(tmp_path, "address", TOPUP_WALLET__ADDRESS=ADDRESS).stdout == ADDRESS + "\n"

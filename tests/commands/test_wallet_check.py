@@ -1,7 +1,5 @@
 """Does `topup wallet check` say what a wallet holds, in every dollar, and is what it was not told unknown to it?"""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +39,6 @@ def both(world: World) -> str:
 
 
 def checked(world: World, folder: Path, *arguments: str, **settings: str) -> Result:
-    """Check the world's wallet through both of its providers."""
     own = world.environment() | {"TOPUP_CHAIN__RPC_URLS": both(world)} | settings
     return asked(folder, "wallet", "check", *arguments, **own)
 

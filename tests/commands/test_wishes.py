@@ -1,10 +1,6 @@
 """Is one wish one purchase, whoever is stopped, killed or hung, and does the exit code tell of the money?"""
 
-from __future__ import annotations
-
 import contextlib
-import os
-import pty
 import signal
 import subprocess
 import tempfile
@@ -21,11 +17,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.world.builders import topup
 from tests.world.ledger import MEMORY
 from tests.world.served import PATIENCE_S, TOPUP, Served, until
+from tests.world.terminal import Terminal
 from topup.domain.errors import Exit, SettingsError, StoreError
 from topup.domain.lifecycle import Fact, State, TopUp
 from topup.domain.money import Usd
 from topup.ledger.store import SqliteStore
 from topup.ports.ledger import Requested, Told, Wish
+from topup.sandbox import contracts
 from topup.sandbox.gateway import Account, Gateway
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402_seller import X402Seller
@@ -87,10 +85,7 @@ def test_a_clock_that_goes_back_makes_no_second_wish(store: SqliteStore) -> None
 
 
 def test_a_name_means_one_wish_for_ever(store: SqliteStore) -> None:
-    """Whoever says it, however late and however answered; with another amount it is a usage error.
-
-    It counts within its account, and neither account takes what the other has asked for.
-    """
+    """Within its account, whoever says it, however late and however answered; another amount is a usage error."""
     first, second = wish(store, name="june"), wish(store, name="june", account="other")
     store.tell_request(first.number, Exit.OK)
     late = NOW_MS + 400 * DAY_MS
@@ -249,7 +244,6 @@ def sent_and_killed(place: Served) -> None:
 
 
 def bought(place: Served) -> list[str]:
-    """The amounts of what was bought, oldest first."""
     return [str(t.amount) for t in reversed(place.topups()) if t.state is State.DONE]
 
 
@@ -306,15 +300,10 @@ def test_another_wish_waits_for_what_is_open_and_then_says_that_nothing_new_was_
 # -- stopping ---------------------------------------------------------------------------------------------------------
 
 
-def deaf(place: Served) -> None:
-    """Let the API answer nothing more: a pass waits for its time-out."""
-    place.spoil("coinbase", "time-out")
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 4), (signal.SIGHUP, 4)], ids=str)
 def test_stopped_before_anything_is_out_it_drops_its_top_up(number: signal.Signals, code: int, place: Served) -> None:
     """The charge is being asked for: 130 or 4, nothing stays open, and the daemon finds nothing to carry out."""
-    deaf(place)
+    place.spoil("coinbase", "time-out")  # a pass waits for its end
     asking = place.start(*WISH, api__timeout_s="20")
     asking.await_event("charge_requested")
     assert asking.stop(number) == code, asking.log()
@@ -352,29 +341,16 @@ def test_a_dead_chain_holds_nobody_longer_than_the_timeout(place: Served) -> Non
 
 @pytest.mark.parametrize("out", [False, True])
 def test_ctrl_c_at_the_question_tells_of_what_an_earlier_command_has_left(out: bool, place: Served) -> None:  # noqa: FBT001
-    """130 where nothing of this wish is out, 5 where its earlier command has sent something.
-
-    What is out is followed, so there is nothing to ask.
-    """
+    """130 where nothing of this wish is out; 5 where its earlier command has sent something, and nothing is asked."""
     if out:
         sent_and_killed(place)
-    here, there = pty.openpty()
-    asking = subprocess.Popen(
-        [*TOPUP, "once", "--amount", "12.5"],
-        env=place.environment(),
-        stdin=there,
-        stdout=subprocess.DEVNULL,
-        stderr=there,
-        start_new_session=True,
-    )
-    os.close(there)
-    heard = b""
-    while not out and b"from the wallet" not in heard:
-        heard += os.read(here, 1000)
-    until(lambda: not out or SqliteStore.held(place.state))
-    asking.send_signal(signal.SIGINT)
-    assert asking.wait(timeout=PATIENCE_S) == (5 if out else 130)
-    os.close(here)
+    asking = Terminal([*TOPUP, "once", "--amount", "12.5"], place.environment(), stdout=subprocess.DEVNULL)
+    if out:
+        until(lambda: SqliteStore.held(place.state))
+    else:
+        asking.waits_for("from the wallet")
+    asking.process.send_signal(signal.SIGINT)
+    assert asking.ends() == (5 if out else 130)
 
 
 # -- beside a daemon, beside another --------------------------------------------------------------------------------
@@ -401,7 +377,7 @@ def test_one_wish_is_one_purchase_though_the_daemon_hangs_dies_and_comes_back(pl
 
 def test_a_wish_that_the_daemon_has_taken_is_not_withdrawn(place: Served) -> None:
     """The time is over while the daemon asks for the charge: 5, for it goes on; the repetition hears how it ended."""
-    deaf(place)
+    place.spoil("coinbase", "time-out")  # a pass waits for its end
     daemon = place.start("run", api__timeout_s="20")
     daemon.await_event("cycle_done")
     asking = place.start(*WISH, "--timeout", "4")
@@ -452,15 +428,11 @@ def slow(tmp_path: Path) -> Iterator[Served]:
     world = World(embedded, make_gateway=seller, usage_usd=Decimal(11), burn_usd_per_hour=Decimal(0))
     world.tick_s = 1.0
     with world:
-        from topup.sandbox import contracts
-
         world.do(lambda: world.write(contracts.usdc_balance(world.wallet, 45_000_000)))
         seller_settings: Any = world.gateway
         made = Served(world, tmp_path, {**dict(seller_settings.environment()), "TOPUP_RAILS__YOUNG_S": "1200"})
         yield made
-        for one in made.started:
-            one.process.kill()
-            one.process.wait(timeout=PATIENCE_S)
+        made.end()
 
 
 def test_what_has_to_watch_longer_than_there_is_time_leaves_at_once(slow: Served) -> None:

@@ -1,7 +1,5 @@
 """Do the benchmarks still run and say what they promise? One round; never a timing, only counts that are exact."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -20,7 +18,6 @@ from topup.domain.lifecycle import State
 
 
 def ran(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a benchmark to its end."""
     command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=HANGS_S, cwd=ROOT, env=outside(), check=False
@@ -48,16 +45,16 @@ def test_a_run_says_what_it_measured(told: Any) -> None:
                 assert Decimal(path[name][figure]) > 0, (name, figure)
         assert Decimal(path["plain_over_topup"]) > 0
         assert Decimal(path["topup"]["first_ms"]) > 0
+    assert [told["commands"][name]["heavy_packages"] for name in ("--help", "status", "config show")] == [[], [], []]
+    memory = told["memory"]
+    assert set(memory) == {"observe_idle_mib", "live_idle_mib", "live_after_payment_mib"}
+    if sys.platform == "linux":  # paying loads web3
+        assert Decimal(memory["live_idle_mib"]) < Decimal(memory["live_after_payment_mib"])
 
 
 @pytest.mark.slow
 def test_a_payment_takes_four_round_trips_from_decision_to_accepted(told: Any) -> None:
-    """One for the charge, one for all reads, one for the simulation, one to send; the delay changes nothing.
-
-    Whatever code a payment runs through is loaded before the decision stands in the ledger. Request, answer, proof,
-    reserved nonce, signed bytes and the intent to send are six commits after the decision's. An idle cycle reads the
-    credits, keeps the reading, and leaves the chain alone.
-    """
+    """For the charge, all reads, the simulation, the send, with six commits; nothing is loaded after the decision."""
     for path in told["path"]:
         assert (path["topup"]["api_requests"], path["topup"]["rpc_requests"]) == (1, 3)
         assert path["topup"]["rpc_requests"] < path["plain_web3"]["rpc_requests"]
@@ -66,35 +63,14 @@ def test_a_payment_takes_four_round_trips_from_decision_to_accepted(told: Any) -
         assert (idle["api_requests"], idle["rpc_requests"], idle["commits"]) == (1, 0, 1)
 
 
-@pytest.mark.slow
-def test_the_quick_commands_load_nothing_of_the_chain(told: Any) -> None:
-    """Neither `--help` nor `status` nor `config show` loads web3, an eth library, or an HTTP client."""
-    for name in ("--help", "status", "config show"):
-        assert told["commands"][name]["heavy_packages"] == [], name
-
-
-@pytest.mark.slow
-def test_the_daemons_memory_is_told_in_each_of_its_states(told: Any) -> None:
-    """Observing, live before the first payment, and after it; paying loads web3 and has to show."""
-    memory = told["memory"]
-    assert set(memory) == {"observe_idle_mib", "live_idle_mib", "live_after_payment_mib"}
-    if sys.platform == "linux":
-        assert Decimal(memory["live_idle_mib"]) < Decimal(memory["live_after_payment_mib"])
-
-
 # -- faults --------------------------------------------------------------------------------------------------------
-
-TINY = ("--kill-sample", "-1", "--soak-steps", "200")
-
-
-def faults(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return ran("benchmarks.faults", *arguments)
 
 
 @pytest.mark.slow
 def test_a_run_with_faults_says_what_became_of_the_payments() -> None:
-    """One document, schema 1: a row a story with topup's end and the recipe's, the matrix, and the soak."""
-    done = faults("--json", "--stories", "response_lost", "power_loss", *TINY)
+    """A row a story with topup's end and the recipe's, the matrix and the soak; as a document and as lines."""
+    tiny = ("--kill-sample", "-1", "--soak-steps", "200")
+    done = ran("benchmarks.faults", "--json", "--stories", "response_lost", "power_loss", *tiny)
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout)
     assert set(told) == {"schema", "stories", "kill_matrix", "soak"}
@@ -114,23 +90,16 @@ def test_a_run_with_faults_says_what_became_of_the_payments() -> None:
     assert {"seed", "steps", "double_payments", "lost", "broken"} == set(told["soak"])
     assert told["soak"]["steps"] >= 200
     assert (told["soak"]["double_payments"], told["soak"]["lost"], told["soak"]["broken"]) == (0, 0, 0)
-
-
-@pytest.mark.slow
-def test_the_table_of_faults_is_for_a_person() -> None:
-    """The same as lines: each story once, the recipe beside it."""
-    done = faults("--stories", "response_lost", *TINY)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (row,) = [line for line in done.stdout.splitlines() if "response_lost" in line]
-    assert row.split()[:4] == ["1", "response_lost", "|", "yes"]
-    assert "NO" in row.rpartition("|")[2]
-    assert "soak: seed 1" in done.stdout
+    shown = list(lines(told))
+    (row,) = [line for line in shown if "response_lost" in line]
+    assert (row.split()[:4], "NO" in row.rpartition("|")[2]) == (["1", "response_lost", "|", "yes"], True)
+    assert any(line.startswith("soak: seed 1") for line in shown)
 
 
 @pytest.mark.slow
 def test_a_rail_is_played_alone() -> None:
     """Its rows, with what it did and what the recipe did, each figure from the chain; no matrix and no soak."""
-    done = faults("--json", "--rail", "x402", "--stories", "other-recipient", "settled-reset")
+    done = ran("benchmarks.faults", "--json", "--rail", "x402", "--stories", "other-recipient", "settled-reset")
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout)
     stranger, lost = told["stories"]
@@ -185,7 +154,7 @@ def test_each_hostile_answer_of_a_rail_has_its_row() -> None:
 
 def test_a_story_that_there_is_not_is_named() -> None:
     """Exit code 2, and the names there are."""
-    done = faults("--stories", "no_such_story")
+    done = ran("benchmarks.faults", "--stories", "no_such_story")
     assert done.returncode == 2
     assert "no_such_story" in done.stderr
     assert "response_lost" in done.stderr

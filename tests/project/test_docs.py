@@ -53,10 +53,7 @@ def _words(title: str) -> list[str]:
 
 
 def test_the_runbook_has_an_entry_for_every_event_from_warning_up() -> None:
-    """Whoever is woken by an event finds it there; the order is the catalogue's, and nothing is invented.
-
-    Each speaks of money, or of what was paid or signed.
-    """
+    """In the catalogue's order, nothing invented; each speaks of money, or of what was paid or signed."""
     loud = [e.name() for e in events.catalogue() if e.level in ("warning", "error", "critical")]
     assert re.findall(r"^### `(.+)`$", _section("Events"), re.MULTILINE) == loud
     entries = re.split(r"^### ", _section("Events"), flags=re.MULTILINE)[1:]
@@ -71,11 +68,7 @@ def _sources() -> str:
 
 
 def test_the_runbook_explains_every_word_that_somebody_is_told() -> None:
-    """What can stand in `doubt` or `why` has its row, in the order of the code.
-
-    So has every reason that the source gives to PaymentForbidden, and every word that the flow waits with; after a
-    payment the state itself is the word. No row is invented.
-    """
+    """In the order of the code; so has every reason of PaymentForbidden, and every word that the flow waits with."""
     assert _words("Doubts") == [doubt.value for doubt in Doubt]
     assert _words("Decisions") == [why.value for why in Why]
     given = re.findall(r'PaymentForbidden\(\s*(?:(?:Reason|Why)\.([A-Z_]+)|"([a-z_]+)")', _sources())
@@ -118,13 +111,15 @@ def test_the_model_is_as_large_as_the_page_says() -> None:
 def test_the_worst_case_is_derived_from_the_defaults() -> None:
     """The one number, what it is in ETH with one provider, and what it is with a second, honest one."""
     s = Settings.model_construct()
-    cap, text = s.policy.cap_24h, " ".join((DOCS / "security.md").read_text(encoding="utf-8").split())
-    assert f"**{cap} dollars within any 24 hours**, and {s.policy.cap_30d} within any 30 days" in text
-    assert f"{cap} / {s.price.eth_usd_min} = **{cap / s.price.eth_usd_min} ETH**" in text
-    assert (
-        f"{cap} dollars cost at most {cap * (10_000 + s.price.deviation_bps) / 10_000:.0f} dollars' worth of ETH"
-        in text
-    )
+    cap, month = s.policy.cap_24h, s.policy.cap_30d
+    eth, dear = cap / s.price.eth_usd_min, cap * (10_000 + s.price.deviation_bps) / 10_000
+    security = " ".join((DOCS / "security.md").read_text(encoding="utf-8").split())
+    assert f"**{cap} dollars within any 24 hours**, and {month} within any 30 days" in security
+    assert f"{cap} / {s.price.eth_usd_min} = **{eth} ETH**" in security
+    assert f"{cap} dollars cost at most {dear:.0f} dollars' worth of ETH" in security
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for said in (f"at most {cap} dollars in any 24 hours", f"at most {eth} ETH", f"{month} in any 30 days"):
+        assert said in readme
 
 
 def _called(name: str) -> list[str]:
@@ -148,7 +143,7 @@ def test_every_setting_named_in_a_document_exists() -> None:
 
 def test_every_command_named_in_a_document_exists() -> None:
     """`topup …` in code marks begins with a command."""
-    known = {name for name, _ in commands(get_command(app), "topup")}
+    known = {name for name, _ in commands()}
     for path in DOCUMENTS:
         for said in re.findall(r"`topup ([a-z][a-z ]*)", path.read_text(encoding="utf-8")):
             assert any(f"topup {said}".startswith(name) for name in known), f"{path.name}: topup {said}"
@@ -158,7 +153,7 @@ def test_every_option_named_in_a_document_exists() -> None:
     """`topup resolve ID --cancel` names an option of `resolve`; an option alone is one of some command."""
     options = {
         name.removeprefix("topup "): {"--help", *(one for option in command.params for one in option.opts)}
-        for name, command in commands(get_command(app), "topup")
+        for name, command in commands()
     }
     top = {one for option in get_command(app).params for one in option.opts}
     strange = []

@@ -1,7 +1,5 @@
 """Does the wheel work where the repository is not: installed by pip, pipx and uv, beside nothing but what it names?"""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -21,14 +21,11 @@ from tests.generate_docs import RULES
 from tests.tools import NPM, ROOT, require
 from topup import __version__
 
-LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 class Pin(NamedTuple):
-    """One entry of a lock."""
-
     version: str
     marker: Marker | None
 
@@ -66,7 +63,7 @@ def _needs(requirements: list[str], python: str) -> dict[str, list[Requirement]]
     return needs
 
 
-@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("lock", sorted((ROOT / "requirements").glob("*.txt")), ids=lambda path: path.stem)
 def test_locks_hold_exact_hashed_pins_and_no_address(lock: Path) -> None:
     """Each entry of a lock is one version with its hashes; where it comes from is the installer's setting."""
     assert _pins(lock.stem)
@@ -144,11 +141,7 @@ def test_the_curve_in_c_is_there_where_it_has_wheels() -> None:
 
 
 def test_what_is_tested_is_what_runs() -> None:
-    """The locks agree on every version: the tests run on the very packages that production installs.
-
-    What a production install holds has no EVM: only the sandbox's extra brings it. The wheel is built by one version of
-    its builder, whose hash is in build.txt.
-    """
+    """The locks agree on every version; production has no EVM, and the wheel's builder is one version with a hash."""
     run, test = _pins("run"), _pins("test")
     for lock in ("run", "sandbox", "build"):
         assert _pins(lock).items() <= test.items()
@@ -178,10 +171,7 @@ def _files(folder: Path, inside: str) -> set[str]:
 
 
 def test_the_wheel_holds_the_package_and_the_interfaces(wheel: zipfile.ZipFile) -> None:
-    """It holds every file of topup/ and every interface of abi/, and what man and shells read, and nothing else.
-
-    Of topup/ the sandbox's contracts are there, too, and the mark by which type checkers know that it is typed.
-    """
+    """Every file of topup/, every interface of abi/, what man and shells read, and nothing else."""
     interfaces = _files(ROOT / "abi", "topup/abi")
     shared = _files(ROOT / "deploy" / "share", f"topup-{__version__}.data/data/share")
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}
@@ -228,16 +218,6 @@ def test_the_repository_is_named_in_one_place() -> None:
     files = [path for path in files if path not in RULES and path.is_file()]
     naming = [path for path in files if urls["Repository"].encode() in path.read_bytes()]
     assert naming == []
-
-
-def test_readme_marks_one_line_for_each_of_its_commands() -> None:
-    """The two commands a newcomer copies are one physical line each, and start from python3 alone."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for which in ("run", "test"):
-        found = re.search(rf"<!-- newcomer: {which} -->\s*```sh\n(.*?)```", text, re.DOTALL)
-        assert found, f"README.md marks no {which} command"
-        assert len(found[1].strip().splitlines()) == 1
-        assert found[1].startswith("python3 ")
 
 
 def test_install_names_the_locks_there_are() -> None:

@@ -1,25 +1,23 @@
-"""Does the README tell the truth? Every command in it runs, and its numbers are the program's own."""
-
-from __future__ import annotations
+"""Do README and tutorial tell the truth? Every command in them runs, and their numbers are the program's own."""
 
 import re
-import shutil
 import tomllib
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
 from tests import tools
-from tests.picture import PICTURE
+from tests.picture import PICTURE, PROMPT, drawn, run
 from tests.world.stories_foreign import STORIES
-from topup.app.settings import Settings
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
 
 README = (tools.ROOT / "README.md").read_text(encoding="utf-8")
 GUARANTEES = (tools.ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+TUTORIAL = (tools.ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 SERVICE = (tools.ROOT / "docs" / "service.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"(?:<!-- ([a-z: ]+) -->\n)?```sh\n(.*?)```", re.DOTALL)
 BLOCKS = BLOCK.findall(README)
@@ -53,8 +51,7 @@ def test_every_served_command_of_the_readme_succeeds(environment: dict[str, str]
 @pytest.mark.slow
 def test_the_readme_leads_to_settings_that_work(environment: dict[str, str], tmp_path: Path) -> None:
     """With an empty home and a key in a file; where the gateway and the chain are is all that is added here."""
-    (tmp_path / "management.key").write_text(environment["TOPUP_API__KEY"], encoding="utf-8")
-    (tmp_path / "management.key").chmod(0o600)
+    tools.kept(tmp_path / "management.key", environment["TOPUP_API__KEY"])
     (block,) = [block for mark, block in BLOCKS if mark == "test: init"]
     here = f"--api-url {environment['TOPUP_API__URL']}", f"--rpc-url {environment['TOPUP_CHAIN__RPC_URLS']}"
     script = block.replace("init --watch", f"init --watch {here[0]}").replace("init --pay", f"init --pay {here[1]}")
@@ -107,17 +104,27 @@ def test_the_benchmark_of_faults_has_as_many_stories_as_is_said() -> None:
 def test_every_block_is_run_by_somebody() -> None:
     """Blocks are the newcomer's two commands, the install, `init` and the served ones; nothing is only claimed."""
     assert sorted(mark for mark, _ in BLOCKS) == ["", "newcomer: run", "newcomer: test", "test: init", "test: served"]
+    for mark in ("newcomer: run", "newcomer: test"):
+        assert re.fullmatch("python3 .+\n", dict(BLOCKS)[mark]), "one line, which starts from python3 alone"
 
 
-def test_the_worst_case_is_the_default_cap() -> None:
-    """The one number of the first screen is what the settings say."""
-    policy = Settings.model_fields["policy"].default
-    assert policy.cap_24h == Decimal(100)
-    assert policy.cap_30d == Decimal(500)
-    assert "at most 100 dollars in any 24 hours" in README
-    assert policy.cap_24h / Settings.model_fields["price"].default.eth_usd_min == Decimal("0.1")
-    assert "at most 0.1 ETH" in README
-    assert "500 in any 30 days" in README
+# The page in the order of its blocks: whether it is run here, as what it then exits, and what is typed.
+STEPS = re.findall(r"(?:<!-- (test: tutorial(?:, exit (\d))?) -->\n)?```sh\n(.*?)```", TUTORIAL, re.DOTALL)
+
+
+@pytest.mark.slow
+def test_every_command_of_the_tutorial_ends_as_it_says(tmp_path: Path) -> None:
+    """In one shell, one after the other; only the install is not run: it made what these tests run in."""
+    script = ""
+    for mark, code, block in STEPS:
+        for line in block.splitlines() if mark else []:
+            wanted = code or "0"
+            script += f"{line}\nended=$?; [ $ended = {wanted} ] || {{ echo '{line}' ended as $ended >&2; exit 1; }}\n"
+    done = tools.shell(script, {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TOPUP_CONFIG": "/dev/null"})
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert "books      match the chain to the wei" in done.stdout
+    assert "result     refused" in done.stdout
+    assert [block for mark, _, block in STEPS if not mark] == ["python3 requirements/install.py sandbox\n"]
 
 
 def test_the_bill_of_a_month_follows_from_the_refill_in_the_picture() -> None:
@@ -140,7 +147,30 @@ def test_what_decides_when_to_buy_is_two_clicks_away() -> None:
     assert "](../topup/domain/policy.py)" in page.partition("\n## ")[0]
 
 
-def test_the_program_is_on_the_path_of_the_environment() -> None:
-    """The commands above run the checkout's own topup."""
-    assert shutil.which("topup", path=str(tools.BIN)) is not None
-    assert Path(tools.BIN).parent.parent == tools.ROOT
+# -- the picture ---------------------------------------------------------------------------------------------------
+
+
+def lines(picture: str) -> list[str]:
+    texts = ET.fromstring(picture).iter("{http://www.w3.org/2000/svg}text")  # noqa: S314 - our own file
+    return [element.text or "" for element in texts]
+
+
+def without_figures(line: str) -> str:
+    """Return a line with its numbers and hashes taken out, and with single spaces."""
+    return " ".join(re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "#", line).split())
+
+
+def test_every_line_stands_in_the_picture_as_it_is() -> None:
+    """Signs that mean something in XML do not change, and an empty line takes its place."""
+    shown = ['  1 s  <sent> & "accepted"', "", "books match → the wei"]
+    assert lines(drawn(shown)) == ["$ topup sandbox", shown[0], shown[2]]
+
+
+@pytest.mark.slow
+def test_the_picture_is_a_run_of_today() -> None:
+    """Figures differ from run to run; what is said of a refill, and how it ends, does not."""
+    shown = lines(PICTURE.read_text(encoding="utf-8"))
+    printed = {without_figures(line) for line in run()}
+    assert shown[0] == PROMPT + "topup sandbox"
+    assert [line for line in shown[1:] if without_figures(line) not in printed] == [], "run `python -m tests.picture`"
+    assert shown[-1] == "books      match the chain to the wei"

@@ -2,25 +2,21 @@
 
 import re
 import subprocess
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from tests import __main__ as run
 from tests import tiers, tools
 
-
-class Called(NamedTuple):
-    """A command that was run: its words, and what was busy beside it."""
-
-    words: list[str]
-    busy: int
+# The words of each command that was run, and how many processes were busy beside it.
+Calls = list[tuple[list[str], int]]
 
 
 @pytest.fixture
-def called(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> list[Called]:
+def called(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Calls:
     """Every program that the command runs, none of which is run: all of them succeed but mypy."""
-    calls: list[Called] = []
+    calls: Calls = []
     loops: list[subprocess.Popen[bytes]] = []
 
     class Counted(subprocess.Popen):  # type: ignore[type-arg]
@@ -29,7 +25,7 @@ def called(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> list[Called]:
             loops.append(self)
 
     def instead(words: list[Any], **_: Any) -> subprocess.CompletedProcess[str]:
-        calls.append(Called([str(word) for word in words], sum(loop.poll() is None for loop in loops)))
+        calls.append(([str(word) for word in words], sum(loop.poll() is None for loop in loops)))
         return subprocess.CompletedProcess(words, int("mypy" in str(words[0])), "an error")
 
     monkeypatch.setattr(run, "_from_npm", lambda: None)
@@ -40,7 +36,7 @@ def called(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> list[Called]:
     return calls
 
 
-def test_what_is_missing_stands_at_both_ends(called: list[Called], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_missing_stands_at_both_ends(called: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     """The first line says what will skip and how long it takes, the last one what failed and what was missing."""
     assert run.main([]) == 1
     first, *_, last = capsys.readouterr().out.splitlines()
@@ -48,7 +44,7 @@ def test_what_is_missing_stands_at_both_ends(called: list[Called], capsys: pytes
     assert last == "FAILED: types; missing here: hledger"
     run.main([])
     assert "; it took 0 minutes the last time" in capsys.readouterr().out.splitlines()[0]
-    assert any("pytest" in one.words for one in called)
+    assert any("pytest" in words for words, _ in called)
 
 
 def test_every_test_that_waits_is_there() -> None:
@@ -64,23 +60,23 @@ def test_of_a_table_the_cheapest_row_stays() -> None:
     assert tiers.chosen(costs, frozenset({"test_c"})) == ["a.py::test_a[y]", "a.py::test_b"]
 
 
-def test_busy_processes_run_beside_it_and_end_with_it(called: list[Called]) -> None:
+def test_busy_processes_run_beside_it_and_end_with_it(called: Calls) -> None:
     """Two loops are busy for as long as the tests run, and none is when they are over."""
     run.main(["--beside", "2", "tests/domain"])
-    assert {one.busy for one in called} == {2}
-    assert called[-1].words[-1] == "tests/domain"
+    assert {busy for _, busy in called} == {2}
+    assert called[-1][0][-1] == "tests/domain"
     called.clear()
     run.main([])
-    assert {one.busy for one in called} == {0}
+    assert {busy for _, busy in called} == {0}
 
 
-def test_the_long_run_has_the_other_rows_and_the_whole_matrix(called: list[Called]) -> None:
+def test_the_long_run_has_the_other_rows_and_the_whole_matrix(called: Calls) -> None:
     """`long` runs what is marked so, and every cell."""
     assert run.main(["long"]) == 0
-    rows, matrix = called
-    assert rows.words[-2:] == ["-m", "long"]
-    assert "tests.proofs.kill_matrix" in matrix.words
-    assert "--sample" not in matrix.words
+    (rows, _), (matrix, _) = called
+    assert rows[-2:] == ["-m", "long"]
+    assert "tests.proofs.kill_matrix" in matrix
+    assert "--sample" not in matrix
 
 
 def test_whatever_a_test_requires_is_looked_for_at_the_start() -> None:

@@ -16,7 +16,7 @@ SAFE = {("tool", mode) for mode in MODES if mode not in BENDS} | {("ours", mode)
 @pytest.fixture(scope="module")
 def told() -> dict[str, Any]:
     """One run of the whole battery."""
-    return whole(3)
+    return whole()
 
 
 @pytest.mark.slow

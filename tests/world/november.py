@@ -8,12 +8,7 @@ from pathlib import Path
 from tests import tools
 from topup.accounting.closing import Closed, closing_entries
 from topup.accounting.formats import plaintext
-from topup.accounting.journal import (
-    Entry,
-    credit_lines,
-    payment_lines,
-    revert_lines,
-)
+from topup.accounting.journal import Entry, credit_lines, payment_lines, revert_lines
 from topup.accounting.statement import Period, Statement, draw
 from topup.domain.credits import DAY_MS, Reading
 from topup.domain.money import Usd, Usdc, Wei

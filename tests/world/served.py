@@ -155,7 +155,7 @@ class Served:
         """Run one command with --json and return its one document, whatever its exit code, which it tells truly."""
         done = self.run(*arguments, "--json", **changes)
         assert done.stdout, done.stderr
-        told = json.loads(done.stdout, parse_float=_no_float)
+        told = json.loads(done.stdout, parse_float=no_float)
         assert told.get("exit_code", done.returncode) == done.returncode, done.stderr
         return told
 
@@ -213,7 +213,7 @@ class Served:
         return self.world.wallet_wei - self.world.do(lambda: self.world.balance(self.world.wallet)) == booked
 
 
-def _no_float(text: str) -> Any:
+def no_float(text: str) -> Any:
     raise AssertionError(f"{text} is a float")
 
 

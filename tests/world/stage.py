@@ -378,3 +378,15 @@ class Stage:
 
     def inside(self, act: Callable[[], Any]) -> Any:
         return self.world.do(act)
+
+
+def refilled(world: World, directory: Path, settings: dict[str, str], *states: State) -> TopUp:
+    """Let the cycle run on the ledger there until a top-up is in one of these states, else done; return it."""
+
+    async def tell() -> TopUp:
+        stage = Stage(world, directory, world.clock, settings)
+        topup = await stage.until(*states or (State.DONE,))
+        await stage.close()
+        return topup
+
+    return asyncio.run(asyncio.wait_for(tell(), HANGS_S))
