@@ -41,6 +41,7 @@ from topup.domain.coinbase_charge import (
 )
 from topup.domain.demand import Clocks, Request, Verified
 from topup.domain.errors import ChargeRefused
+from topup.domain.json_document import RAW_BYTES_MAX
 from topup.domain.money import Bps, Usd
 from topup.sandbox.charges import HOSTILE, Operator, intent_of
 
@@ -369,6 +370,11 @@ def test_a_field_given_twice_is_refused(name: str) -> None:
     twice = part.replace(f'"{field}": ', f'"{field}": "0x00", "{field}": ', 1)
     refused = unreadable(HONEST_RAW.replace(part.encode(), twice.encode()))
     assert (refused.field, refused.was) == (field, "given twice")
+
+
+def test_an_answer_longer_than_any_charge_is_refused() -> None:
+    """Whatever it says; test_document.py has what else is no document."""
+    assert unreadable(b" " * RAW_BYTES_MAX + HONEST_RAW).field == "answer"
 
 
 @settings(max_examples=150)
