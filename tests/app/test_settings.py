@@ -299,6 +299,12 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
     assert load({"XDG_CONFIG_HOME": str(tmp_path)}).mode == "observe"
 
 
+def test_a_place_that_cannot_be_looked_into_is_not_taken_for_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the settings file may be, and the system does not let us look, the settings are refused, and no default."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/" + "x" * 300)  # a name too long to be asked about
+    assert "the settings file" in str(refusal({}))
+
+
 def test_environment_over_file_over_default(tmp_path: Path) -> None:
     """The environment wins over the file and the file over the default; the table says where each came from."""
     file = tmp_path / "topup.toml"
