@@ -91,11 +91,13 @@ _FINDERS: Final[dict[str, Callable[[], Path | None]]] = {
 REQUIRED: Final = (
     "anvil",
     "bean-check",
+    "buildah",
     "chromium",
     "fish",
     "groff",
     "hadolint",
     "hledger",
+    "mmdebstrap",
     "node",
     "shellcheck",
     "solc",
