@@ -21,27 +21,32 @@ TEMPLATE = DEPLOY / "topup@.service"
 DOCKERFILE = DEPLOY / "Dockerfile"
 
 
-def _example() -> dict[str, str]:
-    lines = (DEPLOY / "topup.env.example").read_text(encoding="utf-8").splitlines()
+def _example(*, wallet: bool = False) -> dict[str, str]:
+    """Return what the example says; with the `wallet` also the lines that are marked out until there is one."""
+    text = (DEPLOY / "topup.env.example").read_text(encoding="utf-8")
+    lines = (re.sub(r"^#(?=TOPUP_)", "", text, flags=re.MULTILINE) if wallet else text).splitlines()
     told = [line for line in lines if line and not line.startswith("#")]
     return dict(line.split("=", 1) for line in told)
 
 
 def test_the_example_is_a_valid_set_of_settings(tmp_path: Path) -> None:
-    """The example loads as it stands, and again with mode = live: only the word has to be changed to pay."""
-    said = _example() | {"XDG_CONFIG_HOME": str(tmp_path)}
-    assert load(said).mode == "observe"
-    assert load(said | {"TOPUP_MODE": "live"}).policy.cap_24h == Decimal(100)
+    """The example loads as it stands and names no wallet; and again, to pay, with the wallet and mode = live."""
+    here = {"XDG_CONFIG_HOME": str(tmp_path)}
+    watching = load(_example() | here)
+    assert (watching.mode, watching.wallet.keystore) == ("observe", None)
+    paying = load(_example(wallet=True) | here | {"TOPUP_MODE": "live"})
+    assert paying.wallet.keystore is not None
+    assert paying.policy.cap_24h == Decimal(100)
 
 
 def test_the_example_is_read_alike_by_systemd_docker_and_a_shell() -> None:
     """No value has a quote, a blank, a dollar or a backslash, which each of the three would read in its own way."""
-    assert all(re.fullmatch(r"[A-Za-z0-9_.:/,-]+", value) for value in _example().values())
+    assert all(re.fullmatch(r"[A-Za-z0-9_.:/,-]+", value) for value in _example(wallet=True).values())
 
 
 def test_the_example_and_the_unit_name_the_same_credentials_and_state() -> None:
     """Where systemd puts the secrets and the ledger is where the settings look for them."""
-    unit, said = UNIT.read_text(encoding="utf-8"), _example()
+    unit, said = UNIT.read_text(encoding="utf-8"), _example(wallet=True)
     loaded = set(re.findall(r"^LoadCredential=(\S+)$", unit, re.MULTILINE))
     paths = [Path(value) for value in said.values() if value.startswith("/run/credentials/")]
     assert {path.name for path in paths} == loaded

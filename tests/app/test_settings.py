@@ -286,6 +286,12 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
     assert load({"XDG_CONFIG_HOME": str(tmp_path)}).mode == "observe"
 
 
+def test_a_place_that_cannot_be_looked_into_is_not_taken_for_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the settings file may be, and the system does not let us look, the settings are refused, and no default."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/" + "x" * 300)  # a name too long to be asked about
+    assert "the settings file" in str(refusal({}))
+
+
 def test_no_number_passes_through_a_float(tmp_path: Path) -> None:
     """0.1 in the file is Decimal('0.1') to the last digit, and so is every default."""
     file = tmp_path / "topup.toml"

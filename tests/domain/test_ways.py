@@ -39,7 +39,7 @@ PROOFS: Final = {
     (State.DEATHWATCH, ATTEST): "test_a_mark_that_was_never_tested_is_ended_by_a_persons_word",
     (State.PAID, LOOK): "test_a_word_takes_back_what_one_provider_denies",
     (State.PAID, ATTEST): "test_a_word_takes_back_what_one_provider_denies",
-    (State.UNCREDITED, LOOK): "test_one_honest_provider_says_it_and_waits_for_a_person",
+    (State.UNCREDITED, LOOK): "test_a_word_takes_back_what_one_provider_denies",
     (State.UNCREDITED, ATTEST): "test_a_word_takes_back_what_one_provider_denies",
     (State.UNCREDITED, CREDITED): "test_a_posting_hidden_by_usage_ends_by_a_persons_word",
     (State.CREDITED, LOOK): "test_a_word_takes_back_what_one_provider_denies",

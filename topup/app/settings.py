@@ -174,7 +174,7 @@ def read_file(environ: Mapping[str, str]) -> dict[str, Any]:
     """Read the settings file, numbers with a point as exact decimals; no file is an empty one."""
     named = environ.get(CONFIG)
     path = file_of(environ)
-    if path is None or (not named and not path.exists()):
+    if path is None or (not named and _absent(path)):
         return {}
     text = files.text(path, CONFIG if named else "the settings file")
     try:
@@ -183,6 +183,17 @@ def read_file(environ: Mapping[str, str]) -> dict[str, Any]:
         if isinstance(error, ArithmeticError | RecursionError):
             error = ValueError("a number or a nesting beyond all bounds")
         raise SettingsError(f"{path} cannot be read: {error}", remedy="correct the file") from None
+
+
+def _absent(path: Path) -> bool:
+    """Tell whether there is no such file; one that nobody lets us look for may be there, and reading it says why."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def file_of(environ: Mapping[str, str]) -> Path | None:
