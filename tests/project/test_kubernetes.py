@@ -31,12 +31,19 @@ SPEC: dict[str, Any] = WRITTEN["Deployment"]["spec"]
 POD: dict[str, Any] = SPEC["template"]["spec"]
 CONTAINER: dict[str, Any] = POD["containers"][0]
 OPEN: Final = [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}, {"protocol": "TCP", "port": 443}]
+MONITORING: Final = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
 RULES: dict[str, Callable[[], bool]] = {
     "one, and never two at once": lambda: (SPEC["replicas"], SPEC["strategy"]) == (1, {"type": "Recreate"}),
     "a volume for one pod": lambda: WRITTEN["PersistentVolumeClaim"]["spec"]["accessModes"] == ["ReadWriteOncePod"],
-    "nobody reaches it": lambda: (
+    "only who monitors reaches it": lambda: (
         WRITTEN["NetworkPolicy"]["spec"]["policyTypes"] == ["Ingress", "Egress"]
-        and "ingress" not in WRITTEN["NetworkPolicy"]["spec"]
+        and WRITTEN["NetworkPolicy"]["spec"]["ingress"]
+        == [{"from": [MONITORING], "ports": [{"protocol": "TCP", "port": 9464}]}]
+    ),
+    "each probe asks what is served": lambda: (
+        {"name": "TOPUP_WEB__METRICS", "value": "0.0.0.0:9464"} in CONTAINER["env"]
+        and [CONTAINER[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")]
+        == ["/healthz", "/healthz", "/readyz"]
     ),
     "it reaches names and HTTPS": lambda: WRITTEN["NetworkPolicy"]["spec"]["egress"] == [{"ports": OPEN}],
     "not root": lambda: POD["securityContext"]["runAsNonRoot"] and POD["securityContext"]["runAsUser"] == 10001,
