@@ -1,7 +1,5 @@
 """What is a bare Debian, small enough for a test? A root that mmdebstrap fills from Debian's archive."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

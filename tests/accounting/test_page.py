@@ -1,7 +1,5 @@
 """Is the page of a statement worth looking at? Drawn by a real browser, light, dark and on paper."""
 
-from __future__ import annotations
-
 import re
 import zlib
 from collections import Counter

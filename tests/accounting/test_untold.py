@@ -1,7 +1,5 @@
 """Does a statement of the running month say what was used, and why models and keys do not sum to it?"""
 
-from __future__ import annotations
-
 import json
 import re
 from contextlib import closing

@@ -1,7 +1,5 @@
 """Does a person hear of a target that takes nothing any more, by those that do, and without a storm?"""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import closing

@@ -1,7 +1,5 @@
 """Is what happened told once for each day, as the books have it, and is what nobody knows called unknown?"""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Does the page say in the largest letters whether the account is funded, and never more than is known?"""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import closing

@@ -1,7 +1,5 @@
 """Does a supervisor hear of a refill that a timer makes, and only of the daemon where there is one?"""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Is what is served beside the passes true, whatever a pass does, and does nothing there keep a pass from paying?"""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket

@@ -1,7 +1,5 @@
 """What most tests of this folder stand on: one chain in this process, and one, two or three providers of it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

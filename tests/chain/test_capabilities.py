@@ -1,7 +1,5 @@
 """Is what a provider can do learnt from its own words, kept to, and tried again? Real servers on loopback."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections import Counter

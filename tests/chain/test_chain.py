@@ -4,8 +4,6 @@ Two chains stand behind the same JSON-RPC server: the one in this process and an
 for a provider that fails, lies, forgets or loses an answer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any

@@ -4,8 +4,6 @@ The dollar of the embedded world stands for any token: what its use leaves is lo
 is whose fee somebody else pays.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """What does a wallet hold at a final block, and who has to agree on it?"""
 
-from __future__ import annotations
-
 from functools import partial
 
 import pytest

@@ -1,7 +1,5 @@
 """What follows from a provider that lacks a tag, a method or a field? The payment is planned, seen and booked."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Long work on logs: in ranges that are granted, at the rate that is granted, on from where it stopped, never a gap."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import closing
 from dataclasses import replace

@@ -3,8 +3,6 @@
 First the merge as a rule over made-up answers, then real servers on one chain of which one is bent.
 """
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """What does the JSON-RPC client make of providers that answer out of order, too much, too slowly, or not at all?"""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

@@ -4,8 +4,6 @@ Real servers on one chain. A provider that is slow waits for a word of the test;
 at once or never, so that no verdict depends on speed.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Awaitable, Callable

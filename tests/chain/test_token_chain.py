@@ -4,8 +4,6 @@ The dollar of the embedded world takes transfers authorised by signature (EIP-30
 lie about it; at the end a whole transaction is carried on a Tempo chain.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace

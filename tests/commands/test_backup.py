@@ -1,7 +1,5 @@
 """Can the ledger be copied while it is written to, and does a copy that is put back lose or repeat nothing?"""
 
-from __future__ import annotations
-
 import json
 import shutil
 import signal

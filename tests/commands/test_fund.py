@@ -1,7 +1,5 @@
 """Does `topup fund` lead the money to where a payment is made from?"""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from typing import Any

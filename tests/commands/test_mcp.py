@@ -1,7 +1,5 @@
 """What can an agent ask about its funds, and can it do anything else?"""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

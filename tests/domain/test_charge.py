@@ -1,7 +1,5 @@
 """Can a charge that is not exactly what was asked for ever become a Verified?"""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """Are readings believed only when they may be, and is a posting recognised as ours?"""
 
-from __future__ import annotations
-
 import random
 from dataclasses import replace
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """Is JSON of others read exactly, or refused before it costs anything?"""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

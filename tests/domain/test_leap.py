@@ -1,7 +1,5 @@
 """Is time that a process did not live through told from a clock that is slow, a chain that halts, and a set clock?"""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 

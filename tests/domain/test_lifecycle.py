@@ -1,7 +1,5 @@
 """Is the life of a top-up the one that is drawn, and does the ledger hold to it whatever happens in whatever order?"""
 
-from __future__ import annotations
-
 import re
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """Can money be mixed up, rounded the wrong way, or pass through a float?"""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable
 from decimal import Decimal, localcontext

@@ -1,7 +1,5 @@
 """Do the rules of buying hold at their boundaries, in their order, and over any length of time?"""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any

@@ -1,7 +1,5 @@
 """Does every reason for which nothing is bought say what would change it, and is that there?"""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Is a Tempo transaction what both reference implementations write and read, and does the chain run it once?"""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from dataclasses import replace

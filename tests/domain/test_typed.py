@@ -1,7 +1,5 @@
 """Is what is signed exactly what the token and the seller will check?"""
 
-from __future__ import annotations
-
 import pytest
 from eth_abi.exceptions import EncodingError
 from eth_account.messages import _hash_eip191_message, encode_defunct, encode_typed_data

@@ -1,7 +1,5 @@
 """Does the type checker refuse what must not be written, before it can be run?"""
 
-from __future__ import annotations
-
 import re
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Does each state have a way out, is every word answered truthfully, and is there a test of each?"""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from functools import cache

@@ -1,7 +1,5 @@
 """Does the journal show every later change, and does it end each day where the provider's balance is?"""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -3,8 +3,6 @@
 The ledger is the benchmark's own, so that what is measured there is known to be right.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Are the ledger's files still its own? Removed, exchanged or opened to others under a running writer."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

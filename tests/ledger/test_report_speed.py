@@ -1,7 +1,5 @@
 """Do the ledger and what is asked of it stay small? Thinning, indices, numbers of queries; never a timing."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Does the ledger keep what it was told: through restarts, a second writer, a full disk and a sudden end?"""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import resource

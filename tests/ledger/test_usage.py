@@ -1,7 +1,5 @@
 """Does the ledger know who used what, whatever the provider says and whenever it is interrupted?"""
 
-from __future__ import annotations
-
 import asyncio
 import csv
 import io

@@ -7,8 +7,6 @@ those that the other writer finds in the ledger, looks for and sends itself; the
 can be paid once, and it is given up only on a proof that they can never be mined with success.
 """
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator
 from pathlib import Path

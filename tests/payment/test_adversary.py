@@ -1,7 +1,5 @@
 """What does an adversary, or an unlucky order of honest events, get? Stories on the embedded chain."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 from pathlib import Path
 from typing import Any

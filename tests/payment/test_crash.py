@@ -1,7 +1,5 @@
 """Does a payment survive a crash at every committed step? Memory is lost, the ledger and the world are not."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

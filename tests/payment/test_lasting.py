@@ -1,7 +1,5 @@
 """Is it said, and loudly enough, when a top-up cannot get on for long, and is it over when it does?"""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import tempfile

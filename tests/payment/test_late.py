@@ -1,7 +1,5 @@
 """Is a payment that is out there looked for before the key is opened?"""
 
-from __future__ import annotations
-
 import copy
 import json
 import subprocess

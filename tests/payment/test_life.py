@@ -1,7 +1,5 @@
 """What if the world interferes between two passes? Stories of one payment, each on the embedded chain."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 from typing import Any
 

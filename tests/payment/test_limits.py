@@ -1,7 +1,5 @@
 """Do the limits hold in the real ledger, over restarts, clocks that leap, and any zone a machine may think it is in?"""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """Is a gateway paid whose operator signs without the prefix, once the owner allows it, and never otherwise?"""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.world.stage import Start

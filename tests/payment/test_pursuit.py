@@ -1,7 +1,5 @@
 """What becomes of a payment that is late, outbid, cancelled, expired or given up? Stories on the embedded chain."""
 
-from __future__ import annotations
-
 import sqlite3
 from dataclasses import replace
 from decimal import Decimal

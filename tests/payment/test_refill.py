@@ -4,8 +4,6 @@ The same world, the same production settings; only the chain behind them differs
 anvil charging an L1 fee that no receipt tells, and anvil with Uniswap's own contracts.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass

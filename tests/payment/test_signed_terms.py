@@ -1,7 +1,5 @@
 """Does what was signed rule, whatever the settings or a proof said later? Authorizations that somebody else carries."""
 
-from __future__ import annotations
-
 import asyncio
 import copy
 import sqlite3

@@ -1,7 +1,5 @@
 """Is a charge paid in USDC as safely as one paid in ETH? Two transactions, each written before it is sent."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial

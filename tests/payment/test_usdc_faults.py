@@ -1,7 +1,5 @@
 """Does a charge paid in USDC cost once, and only whom it should, whatever goes wrong and wherever the process dies?"""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

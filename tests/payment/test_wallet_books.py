@@ -1,7 +1,5 @@
 """Does the wallet in the books equal the wallet on the chain, whatever others do with it?"""
 
-from __future__ import annotations
-
 import asyncio
 import csv
 import io

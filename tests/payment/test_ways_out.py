@@ -1,7 +1,5 @@
 """Is there a way out of every state: of an inclusion that was invented, of a stranger at our nonce, of each word?"""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any

@@ -5,8 +5,6 @@ buildah, in a base that mmdebstrap makes in place of the published one, and isol
 root and dropped capabilities change is not seen by that.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -6,8 +6,6 @@ notifications as systemd does. Inside the root `systemctl start` and `restart` s
 unseen is what systemd itself makes of a line of the unit; `systemd-analyze verify` has read each, inside.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import shutil

@@ -3,8 +3,6 @@
 No cluster runs here: what the kubelet makes of the probes, and whether a network plugin keeps the policy, is not seen.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Can topup be moved and changed as the page says? Its commands are typed, after a purchase, in a served world."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

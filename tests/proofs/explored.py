@@ -1,7 +1,5 @@
 """How are all states of a small model visited, the nearest first, until one is bad or nothing is new?"""
 
-from __future__ import annotations
-
 import gc
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator

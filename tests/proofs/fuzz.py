@@ -12,8 +12,6 @@ real code read it as it reads every other: nothing listens. The rules that hold 
 A round is repeated by its seed, which a failure names. Whole payments are played in tests/proofs/fuzz_payments.py.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import gzip

@@ -17,8 +17,6 @@ the documents say. The rules:
 A round is repeated by its seed: `payments KIND --seed S --first N --rounds 1` plays it alone.
 """
 
-from __future__ import annotations
-
 import asyncio
 import io
 import json

@@ -5,8 +5,6 @@ slow, dead, or started again. In each of these lives one side dies of SIGKILL ju
 whoever wants the purchase follows the documented exit codes: the same command again until it says 0.
 """
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Callable, Iterable
 from contextlib import closing

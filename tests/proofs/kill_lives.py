@@ -1,7 +1,5 @@
 """Which lives are there, in each of which topup is killed at every step?"""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace

@@ -10,8 +10,6 @@ is started, without any wrapper, and must finish: one payment on the chain, one 
 unit in every asset, and nothing on the chain or with the seller that the ledger does not hold.
 """
 
-from __future__ import annotations
-
 import argparse
 import multiprocessing
 import os

@@ -6,8 +6,6 @@ of it, and while the receiver has it, with the answer kept, lost, delayed or ask
 of the ledger has arrived, under its one id and in its order, and everything was paid once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from contextlib import closing
 from datetime import timedelta

@@ -9,8 +9,6 @@ joins them, every question to a seller that is not the api's own, and every mess
 The shipped program knows nothing of this.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import json

@@ -7,8 +7,6 @@ the sabotaged one, by an assertion: a test that dies of a TypeError has noticed 
 rule is gone. A sabotage whose line is no longer in the source is an error: the list lives with the code.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

@@ -10,8 +10,6 @@ and may be given them again. Every way through is tried, for a wallet with so mu
 above the ceiling or not. `python -m tests.proofs.rule_r` has the question whether a charge is paid twice.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from typing import Final, NamedTuple

@@ -10,8 +10,6 @@ counts as a proof of that is the rule. Rule R must let no state be reached in wh
 that look right beside it has to be caught.
 """
 
-from __future__ import annotations
-
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator

@@ -14,8 +14,6 @@ stands within that minute: an index that holds it holds what lies before it. Eac
 has to be caught.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial

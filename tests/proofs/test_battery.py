@@ -1,7 +1,5 @@
 """Does the field's retry-safety battery find topup safe, and would it notice if it were not?"""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

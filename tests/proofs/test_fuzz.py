@@ -3,8 +3,6 @@
 See `tests.proofs.fuzz` and `tests.proofs.fuzz_payments`.
 """
 
-from __future__ import annotations
-
 import pytest
 
 from tests.proofs.fuzz import SIDES, api

@@ -1,7 +1,5 @@
 """Does everything that README and docs/security.md promise have a proof that would fail without it?"""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

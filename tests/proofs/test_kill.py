@@ -3,8 +3,6 @@
 The whole matrix is `python -m tests.proofs.kill_matrix`; continuous integration tries all of it.
 """
 
-from __future__ import annotations
-
 import sys
 from concurrent.futures import ThreadPoolExecutor
 

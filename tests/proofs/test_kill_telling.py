@@ -1,7 +1,5 @@
 """Can the life in which somebody is told fail? What it holds the ledger against would notice a message that is lost."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

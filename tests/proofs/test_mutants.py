@@ -1,7 +1,5 @@
 """Do the sabotages still fit the code? Whether each is noticed is what `python -m tests.proofs.mutants` shows."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.proofs.mutants import MUTANTS, SABOTAGE, SABOTAGES, Mutant, sabotaged

@@ -1,7 +1,5 @@
 """Why may the next payment take a nonce at which an ended top-up has left bytes?"""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.proofs.nonce_model import GAS, HELD, OVERTAKEN, PAYMENT, SKIPPED, Case, found

@@ -1,7 +1,5 @@
 """Does Rule R hold in every state of the model, and does the program conclude a death only where the model does?"""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Does anything that can happen, in any order, ever pay twice or lose a payment? Seeds of a whole simulated world."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Does topup survive what trusted senders did not? One test a story: paid once, nothing lost, well said."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -8,8 +8,6 @@ which two payments are sent, nor one in which somebody acts on a wish after its 
 it has to be caught.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """How does a payer of the embedded world's contracts sign, encode and read, and from which world does it begin?"""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import ssl

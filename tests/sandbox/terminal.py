@@ -1,7 +1,5 @@
 """How is `topup sandbox` used from a terminal, and from another beside a world that it serves?"""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

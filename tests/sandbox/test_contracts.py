@@ -4,8 +4,6 @@ Run on py-evm directly, without a node: gas costs nothing here, so balances tell
 the interfaces of `abi/` and the compiled artefacts against their sources.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Does `topup sandbox` tell the truth? The real daemon in the embedded world, with and without every fault."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Every story above the ruled lines is told twice, once on each. Where anvil is known to differ, the story says so.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

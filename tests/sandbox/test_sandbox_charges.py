@@ -1,7 +1,5 @@
 """Do the embedded world's charges carry real signatures, and does each hostile one lie about exactly one thing?"""
 
-from __future__ import annotations
-
 import random
 from datetime import datetime
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """Does the embedded gateway answer as OpenRouter's API is documented, and misbehave exactly as each fault says?"""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import json

@@ -3,8 +3,6 @@
 The client here signs and encodes by itself: neither the seller's decoding nor the product's signing is used.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json

@@ -1,7 +1,5 @@
 """Does `topup sandbox` show every way to pay as truly as the first one, and say so when it cannot?"""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from decimal import Decimal

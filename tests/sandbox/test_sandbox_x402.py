@@ -4,8 +4,6 @@ The client here signs and encodes by itself, and needs of a seller only its URL 
 decoding nor the product's signing is used.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json

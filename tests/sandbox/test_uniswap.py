@@ -1,7 +1,5 @@
 """Does our payment contract do through Uniswap's real router what it does through ours?"""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

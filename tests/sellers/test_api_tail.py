@@ -4,8 +4,6 @@ The real cycle asks the sandbox's gateway through the fault proxy. The tables ar
 and what topup makes of it at each of the three endpoints. When the fault is gone the account is topped up, once.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass

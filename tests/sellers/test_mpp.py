@@ -1,7 +1,5 @@
 """Does the mpp rail pay a machine payment once on a real Tempo chain, whatever the seller answers?"""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager

@@ -1,7 +1,5 @@
 """Which of several challenges does the mpp rail pay, after a restart too, and what is said of the others?"""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from typing import Any, Final

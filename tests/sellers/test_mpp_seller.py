@@ -1,7 +1,5 @@
 """Is a seller of machine payments data: its paths, its names, its dollar, and where the balance is read?"""
 
-from __future__ import annotations
-
 import json
 import re
 import tomllib

@@ -1,7 +1,5 @@
 """Is a 402 of the Payment scheme read as its seller meant it, refused when it can be read in two ways, and answered?"""
 
-from __future__ import annotations
-
 import base64
 import json
 import time

@@ -3,8 +3,6 @@
 Over real sockets: the sandbox's gateway for what it can do, a server of ten lines for the rest.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import traceback

@@ -1,7 +1,5 @@
 """Where only a balance is told: are purchases and usage told apart, and does nothing climb by itself?"""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from decimal import Decimal

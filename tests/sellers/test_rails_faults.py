@@ -1,7 +1,5 @@
 """Does a rail pay once, and only whom it should, whatever the seller answers and wherever the process dies?"""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path

@@ -3,8 +3,6 @@
 The sabotages of `tests.proofs.mutants` in the rails are noticed here where no larger test is quick enough.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json

@@ -1,7 +1,5 @@
 """Is a payment whose network fee the seller pays made once, found by its memo, and replaced only when it is dead?"""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json

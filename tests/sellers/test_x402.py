@@ -1,7 +1,5 @@
 """Does the x402 rail pay other people's seller once, whatever that answers?"""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path

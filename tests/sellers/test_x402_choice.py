@@ -1,7 +1,5 @@
 """Which of a seller's offers is paid? Each is judged alone, the pins decide, and what nobody can know is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Is a seller data: does `topup once` buy at each record, and at one that a user wrote down, without touching code?"""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Is a 402 of x402 read as its seller meant it, refused when it can be read in two ways, and answered to the byte?"""
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Iterator

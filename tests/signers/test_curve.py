@@ -1,7 +1,5 @@
 """Is the curve's arithmetic that of libsecp256k1, and does it say the same as the one written in Python?"""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

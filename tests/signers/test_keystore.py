@@ -1,7 +1,5 @@
 """Does a keystore open as other programs write it, and say what it is where it does not?"""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """Does a key come whole into its file, whatever stops the program, and does it replace nothing there?"""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

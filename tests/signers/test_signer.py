@@ -1,7 +1,5 @@
 """Can the key be brought to sign anything but the one payment of a proven charge?"""
 
-from __future__ import annotations
-
 import random
 from dataclasses import replace
 from typing import Any

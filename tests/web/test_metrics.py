@@ -1,7 +1,5 @@
 """Are the metrics what the ledger holds, named as Prometheus wants, and silent of what is not known?"""
 
-from __future__ import annotations
-
 import re
 import subprocess
 from collections.abc import Callable, Iterator

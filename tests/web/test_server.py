@@ -1,7 +1,5 @@
 """Does the server answer what it should and nothing else, and can nobody who asks exhaust it?"""
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import socket

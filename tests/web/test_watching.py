@@ -1,7 +1,5 @@
 """Do the alert rules, the dashboard and a real Prometheus work with the metrics there are?"""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Are others' words fit to be said, and none of our secrets among them, however it is written?"""
 
-from __future__ import annotations
-
 import base64
 import json
 import sys

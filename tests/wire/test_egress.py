@@ -1,7 +1,5 @@
 """Is what the environment says of proxies and certificates kept to, or named at once? Real sockets, real TLS."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import ssl

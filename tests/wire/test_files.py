@@ -1,7 +1,5 @@
 """Can anything that a setting names hold the program up, or be read as what it is not?"""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

@@ -1,7 +1,5 @@
 """What does asking over HTTP cost beside the question?"""
 
-from __future__ import annotations
-
 import sys
 from importlib import import_module
 

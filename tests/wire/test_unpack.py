@@ -1,7 +1,5 @@
 """Do packed answers unpack to what was packed, and to no more than may come out?"""
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import tracemalloc

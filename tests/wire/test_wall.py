@@ -3,8 +3,6 @@
 Providers of which one says what no decoder foresaw, and a gateway that echoes; story 25 has a whole life of the former.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Callable

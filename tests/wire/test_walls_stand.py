@@ -3,8 +3,6 @@
 A wall holds where nobody goes around it, so that going around it is found when it is written and not when it is used.
 """
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """How is something done before and after each call of a function, whether or not it is awaited?"""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 `bent` and `encoded` bend a document, `Bend` whatever one voice answers (tests/world/near.py). All luck is one seed's.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import copy

@@ -1,7 +1,5 @@
 """What does a small, true example look like? Charges, plans, inclusions and top-ups for judgement and ledger."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Awaitable

@@ -1,7 +1,5 @@
 """A provider that a test makes up, on loopback, and a client of ours that asks it."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Two writers over one ledger: one that stops itself where a test wants it, and one that takes over."""
 
-from __future__ import annotations
-
 import signal
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What does `topup doctor` find in a world?"""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """On what ground is a row of faults played? A chain, a seller, and what one payment moves there, for each rail."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What a daemon is given that buys nothing: a clock that leaps, an account at rest, and who hears of it."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from typing import Any

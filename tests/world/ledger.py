@@ -1,7 +1,5 @@
 """How does a top-up get to a given state in a real ledger? Each function walks one to where its name says."""
 
-from __future__ import annotations
-
 import os
 from typing import Any, Final
 

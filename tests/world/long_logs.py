@@ -1,7 +1,5 @@
 """A chain with logs, and providers of it that grant short ranges, limit the rate, are slow, lie or die."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast

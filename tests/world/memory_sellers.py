@@ -1,7 +1,5 @@
 """What is a rail before a seller who says one thing? No seller listens: what one says is handed over in memory."""
 
-from __future__ import annotations
-
 import base64
 import json
 from typing import Any

@@ -1,7 +1,5 @@
 """A month with one refill, as journal and statement have it, and the programs that have to accept it."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Who bounds the daemon's key? An account on a Tempo chain, and its owner, who has the root key and types commands."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -12,8 +12,6 @@ A batch is forwarded as a whole. Faults of the wire hit the HTTP exchange that c
 an answer hit each matching item alone.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 import itertools

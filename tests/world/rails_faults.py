@@ -4,8 +4,6 @@ A row goes through the real flow: the switches on, passes until the row's result
 the account is full again. After each half the chain is held against the row and the journal against the chain.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator

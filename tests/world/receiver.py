@@ -1,7 +1,5 @@
 """Who takes webhooks and pings? A server on loopback that keeps what it is told, and refuses as it is asked to."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import threading

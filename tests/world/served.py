@@ -1,7 +1,5 @@
 """How does a test run topup's commands? As processes of their own, against a world served to them on loopback."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -5,8 +5,6 @@ lane, of which the chain runs one transaction at most, and not from `validBefore
 too. The network takes its fee in the token. What cannot run waits in the pool without a word, or is dropped.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -4,8 +4,6 @@ Each provider answers honestly until it is bent: `lie`, `failing`, `dead` and `l
 what it answers then.
 """
 
-from __future__ import annotations
-
 import asyncio
 import copy
 from collections.abc import Awaitable, Callable, Iterator

@@ -8,8 +8,6 @@ troubles are scripts that know nothing of whom they befall, so that another paye
     assert result.survived and result.payments == 1 and not result.lost
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import secrets

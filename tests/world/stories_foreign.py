@@ -6,8 +6,6 @@ tests/world/stories.py are, and stand in the same table.
     result = STORIES["edge_page_instead_of_an_answer"](directory)
 """
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Who lives where machine payments are made? Worlds on a real Tempo chain, and topup in them."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Payments on a Tempo chain as these tests sign them, and a chain that runs them when told."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """What does a person see of a command on a terminal, who answers when asked?"""
 
-from __future__ import annotations
-
 import codecs
 import os
 import pty

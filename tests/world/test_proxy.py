@@ -1,7 +1,5 @@
 """Does each fault of the proxy do what it says? Through the real clients, in front of the sandbox and of anvil."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time

@@ -3,8 +3,6 @@
 The dollar of the embedded world takes transfers authorised by signature (EIP-3009).
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass

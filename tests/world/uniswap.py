@@ -6,8 +6,6 @@ then its code, with its own address replaced, goes to where Base has it. Pools a
 puts them at Base's addresses because CREATE2 does.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import time

@@ -5,8 +5,6 @@ that Python takes to import is saved, which is most of a short life. The process
 multiprocessing's; it begins with the first of them, and ends with this one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import multiprocessing

@@ -3,8 +3,6 @@
 Each maker is what `topup.sandbox.world.World` takes: it gets the world and returns its chain.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final

@@ -8,8 +8,6 @@ runs that holds these words. `fail` is a defect there: an error of no kind of ou
 TEST_DEFECT_SAYS. `none` hooks nothing. The shipped program knows nothing of this.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import signal
