@@ -224,6 +224,29 @@ def test_a_payment_that_one_of_two_sees_fail_is_not_made(passed: Simulation, ref
     assert agreement.simulation(Answers(said(passed, passed).votes, told), 2).dissent
 
 
+@pytest.mark.parametrize("other", [{"spent": Wei(2)}, {"tokens": Usdc(2)}], ids=["coin", "dollars"])
+def test_what_two_measure_differently_is_not_verified(other: dict[str, Any]) -> None:
+    """What left the wallet without an event, in coin as in dollars."""
+    looks = [
+        ProviderObservation(
+            Observation(
+                Head(9, b"", 9),
+                None,
+                None,
+                None,
+                0,
+                {TXS[0]: Seen(builders.inclusion(**changes), "", "exact", False)},
+                frozenset(),
+            ),
+            {},
+            frozenset(),
+        )
+        for changes in ({}, other)
+    ]
+    seen = agreement.observation(said(*looks), 2).value.seen[TXS[0]]
+    assert seen.wallet_check == "not verified: the providers differ in what left"
+
+
 @given(honest=views(), liar=views(), turned=st.booleans(), per_owner=st.integers(1, 2))
 def test_one_liar_of_two_cannot_show_what_is_not_there(
     *, honest: ProviderObservation, liar: ProviderObservation, turned: bool, per_owner: int

@@ -286,7 +286,8 @@ def _careful(camp: Sequence[Vote[Seen]]) -> Seen:
     """Return one of these, which are of one place and cost; where they differ in the rest, the more careful reading."""
     readings = [vote.value for vote in camp]
     careful = min(readings, key=lambda s: (s.trusted, s.inclusion.transient, s.wallet_check == UNMEASURED))
-    if not careful.trusted and len({s.inclusion.spent for s in readings if s.wallet_check != UNMEASURED}) > 1:
+    left = {(s.inclusion.spent, s.inclusion.tokens) for s in readings if s.wallet_check != UNMEASURED}
+    if not careful.trusted and len(left) > 1:
         careful = replace(careful, wallet_check="not verified: the providers differ in what left")
     if len({s.inclusion.l1_fee for s in readings}) == 1:
         return careful
