@@ -198,6 +198,14 @@ def test_a_pass_that_hangs_stops_the_heart_and_one_that_asks_does_not(
     assert 0 < hung <= STUCK_MS // 1000 // BEAT_S + 1
 
 
+def test_a_supervisor_that_reads_no_more_holds_nobody_up() -> None:
+    """Its queue is full after a few words: the others are lost, and nobody waits."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind("")
+        for _ in range(2_000):
+            SdNotify("@" + ear.getsockname()[1:].decode()).say("WATCHDOG=1")
+
+
 # -- passes, with a clock that leaps ------------------------------------------------------------------------------
 
 

@@ -45,11 +45,12 @@ class SdNotify:
     address: str | None
 
     def say(self, *lines: str) -> None:
-        """Send READY=1, WATCHDOG=1 and the like (sd_notify(3)); a supervisor that is gone is no error."""
+        """Send READY=1, WATCHDOG=1 and the like (sd_notify(3)); one that is gone or reads no more is no error."""
         if not self.address:
             return
         address = "\0" + self.address[1:] if self.address.startswith("@") else self.address
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.setblocking(False)  # no pass waits for a supervisor that has stopped reading
             out.connect(address)
             out.sendall("\n".join(lines).encode())
 
