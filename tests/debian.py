@@ -17,6 +17,7 @@ RELEASE: Final = "trixie"
 CERTIFICATES: Final = Path("/etc/ssl/certs/ca-certificates.crt")
 # Inside the root: what keeps a process on this machine.
 GUARD: Final = "/guard"
+HOME: Final = "/root"
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -33,7 +34,7 @@ class Debian:
 
     def environment(self, *, guarded: bool) -> dict[str, str]:
         """Return the environment of root's shell; one that is not guarded may ask registries, as a person's would."""
-        said = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+        said = {"PATH": PATH, "HOME": HOME, "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
         said["SYSTEMD_OFFLINE"] = "1"  # systemctl enables units, and says of all else that it leaves it
         if guarded:
             return said | {"PYTHONPATH": GUARD}
@@ -55,8 +56,8 @@ class Debian:
         )
 
     def put(self, path: str, text: str, mode: int = 0o644) -> Path:
-        """Write a file inside."""
-        file = self.root / path.lstrip("/")
+        """Write a file inside; `~` is the home of whoever types."""
+        file = self.root / path.replace("~", HOME).lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
         file.chmod(mode)

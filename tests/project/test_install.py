@@ -139,7 +139,7 @@ def test_a_bare_debian_becomes_a_running_service(tmp_path: Path) -> None:
     _types(debian, BLOCKS["install"], REPOSITORY="/src")
     with World(embedded) as world:
         said = world.environment()
-        debian.put("/root/management.key", said["TOPUP_API__KEY"], 0o600)
+        debian.put("~/management.key", said["TOPUP_API__KEY"], 0o600)
         _types(debian, BLOCKS["settings"])
         settings = ("API__URL", "CHAIN__RPC_URLS", "RAILS__COINBASE__OPERATORS", "RAILS__COINBASE__RECIPIENTS")
         _edit(
@@ -157,7 +157,7 @@ def test_a_bare_debian_becomes_a_running_service(tmp_path: Path) -> None:
         _types(debian, BLOCKS["pay"])
         with systemd.started() as heard:
             assert heard[0] == "READY=1"
-        debian.put("/root/research.key", said["TOPUP_API__KEY"], 0o600)
+        debian.put("~/research.key", said["TOPUP_API__KEY"], 0o600)
         _types(debian, ACCOUNT)
         assert "topup.service" in _types(debian, "systemctl list-unit-files 'topup*'\n")
         _types(debian, UPGRADE)
