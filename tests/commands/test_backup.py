@@ -114,7 +114,7 @@ def test_a_spoilt_copy_is_refused_and_nothing_is_changed(name: str, ledger: Path
     SPOILT[name](copy)
     before = {path.name: path.read_bytes() for path in ledger.iterdir()}
     with pytest.raises(StoreUnusable) as refused:
-        backup.put_back(ledger, copy, "somebody", 1)
+        backup.put_back(ledger, copy, "default", "somebody", 1)
     assert refused.value.remedy
     assert {path.name: path.read_bytes() for path in ledger.iterdir()} == before
 
@@ -123,12 +123,22 @@ def test_a_copy_is_put_back_where_nothing_is_left(ledger: Path, tmp_path: Path) 
     """Of an older program as well: on another machine, or after the disk was lost."""
     copy = tmp_path / "copy"
     backup.write(ledger, copy)
-    found, kept = backup.put_back(tmp_path / "new", copy, "somebody", 1)
+    found, kept = backup.put_back(tmp_path / "new", copy, "default", "somebody", 1)
     assert kept is None
     with closing(SqliteStore.open_writer(tmp_path / "new")) as store:
         assert store.control("default").paused_by == "somebody"
+        assert not store.control("new").paused
         assert store.control("default").rails == "mpp"
         assert store.audit().head == found.head
+
+
+def test_an_account_that_was_never_read_is_paused_as_well(tmp_path: Path) -> None:
+    """A copy from before the first reading holds nothing of the account, and buying waits all the same."""
+    SqliteStore.open_writer(tmp_path / "state").close()
+    backup.write(tmp_path / "state", tmp_path / "copy")
+    backup.put_back(tmp_path / "state", tmp_path / "copy", "new", "somebody", 1)
+    with closing(SqliteStore.open_reader(tmp_path / "state")) as store:
+        assert store.control("new").paused
 
 
 def test_an_upgrade_keeps_what_the_older_program_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,11 +191,11 @@ for number in range(1, 1000):
     child = os.fork()
     if child == 0:
         dying(number)
-        backup.put_back(place, copy, "somebody", 1)
+        backup.put_back(place, copy, "default", "somebody", 1)
         os._exit(0)
     _, how = os.waitpid(child, 0)
     after = stands(place)
-    backup.put_back(place, copy, "somebody", 1)
+    backup.put_back(place, copy, "default", "somebody", 1)
     told.append([how, after, stands(place)])
     if how == 0:
         break

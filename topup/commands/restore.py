@@ -26,7 +26,9 @@ def answer(file: Path, *, yes: bool) -> Answer:
     )
     if not agreed("put it back?", yes=yes, otherwise="nothing was changed", about=about):
         return Answer({}, (), Exit.PERSON)
-    found, kept = backup.put_back(settings.state_dir, source, f"uid {os.getuid()}", SystemClock().now_ms())
+    found, kept = backup.put_back(
+        settings.state_dir, source, settings.account, f"uid {os.getuid()}", SystemClock().now_ms()
+    )
     document = {
         "schema": 1,
         "file": str(source),

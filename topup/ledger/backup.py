@@ -69,30 +69,26 @@ def write(directory: Path, target: Path) -> Copy:
 
 def look(path: Path) -> Copy:
     """Read all of a copy and hold its journal against its hashes; a StoreUnusable where it is not whole."""
-    with _read(path) as (store, version):
-        audit = store.audit()
-        if audit.wrong is not None:
-            number, why = audit.wrong
-            raise StoreUnusable(f"{path}: entry {number}: {why}", remedy=ANOTHER)
-        opened = [topup.id for account in store.accounts() if (topup := store.open_topup(account)) is not None]
-        return Copy(version, store.now_ms(0), audit.count, audit.head, tuple(opened))
+    with _read(path) as (_, found):
+        return found
 
 
-def put_back(directory: Path, source: Path, by: str, clock_ms: int) -> tuple[Copy, Path | None]:
+def put_back(directory: Path, source: Path, account: str, by: str, clock_ms: int) -> tuple[Copy, Path | None]:
     """Make a copy the ledger in `directory`, with buying paused; return what it holds, and where the old one is kept.
+
+    Paused are `account`, of which the copy may hold nothing yet, and every other that it knows.
 
     Raises:
         StoreBusy: a process holds the ledger there.
         StoreUnusable: the copy is not whole, or a newer program wrote it; nothing was changed.
     """
-    found = look(source)
-    with taken(directory, "restore"), database.explained(directory):
+    # Read once: what is put in place is what was proven, whatever becomes of the file meanwhile.
+    with _read(source) as (store, found), taken(directory, "restore"), database.explained(directory):
         made = directory / location.BACK
         made.unlink(missing_ok=True)
-        with _read(source) as (store, _):
-            for account in store.accounts():
-                store.say(account, Note.PAUSED, "1", store.now_ms(clock_ms), by)
-            store.copy_to(made)
+        for name in {account, *store.accounts()}:
+            store.say(name, Note.PAUSED, "1", store.now_ms(clock_ms), by)
+        store.copy_to(made)
         kept = _kept(directory)
         # Whoever starts between here and the end finds a ledger that is empty, and refuses it.
         empty = directory / f"{location.FILE}.new"
@@ -126,8 +122,8 @@ def _kept(directory: Path) -> Path | None:
 
 
 @contextlib.contextmanager
-def _read(path: Path) -> Iterator[tuple[SqliteStore, int]]:
-    """Open a copy of the copy in memory, brought to this program's schema, and give its version as it lies there."""
+def _read(path: Path) -> Iterator[tuple[SqliteStore, Copy]]:
+    """Open a copy of the copy in memory, brought to this program's schema and proven, and tell what it holds."""
     if not path.is_file():
         raise StoreUnusable(f"{path} is no file", remedy="name a file that `topup backup` wrote")
     try:
@@ -142,6 +138,19 @@ def _read(path: Path) -> Iterator[tuple[SqliteStore, int]]:
             database.examine(memory, path)
             version = database.version(memory)
             database.migrate(memory, path.parent)
-            yield SqliteStore(memory, None, None), version
+            store = SqliteStore(memory, None, None)
+            found = _proven(store, path, version)
+            opened = undo.pop_all()
     except sqlite3.Error as error:
         raise StoreUnusable(f"{path} is no ledger: {error}", remedy=ANOTHER) from None
+    with opened:
+        yield store, found
+
+
+def _proven(store: SqliteStore, path: Path, version: int) -> Copy:
+    audit = store.audit()
+    if audit.wrong is not None:
+        number, why = audit.wrong
+        raise StoreUnusable(f"{path}: entry {number}: {why}", remedy=ANOTHER)
+    opened = [topup.id for account in store.accounts() if (topup := store.open_topup(account)) is not None]
+    return Copy(version, store.now_ms(0), audit.count, audit.head, tuple(opened))
