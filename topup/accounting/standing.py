@@ -3,17 +3,18 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal
 from typing import Final
 
 from topup.accounting.journal import Commodity
 from topup.domain.credits import HOUR_MS, NOTHING, Reading, Runway
 from topup.domain.lifecycle import State, TopUp
 from topup.domain.messages import MessageKind
-from topup.domain.money import Usd
+from topup.domain.money import Usd, plain
 from topup.domain.notes import Note
 from topup.domain.policy import Why
 
+MILLIONTH: Final = Decimal("0.000001")
 # What `Standing.funded` means, for people.
 FUNDED: Final = {
     "yes": "FUNDED",
@@ -233,3 +234,9 @@ class Passes:
     failing: bool = False
     well_ms: int | None = None
     due_ms: int | None = None
+
+
+def listed(amounts: Mapping[str, str]) -> str:
+    """Write amounts by commodity as people read them: rounded up to a millionth, since they have left."""
+    read = {name: Decimal(amount).quantize(MILLIONTH, ROUND_UP) for name, amount in amounts.items()}
+    return " and ".join(f"{plain(amount)} {name}" for name, amount in read.items()) or "nothing"

@@ -5,12 +5,12 @@ import sys
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
-from decimal import ROUND_UP, Decimal
+from decimal import Decimal
 from threading import Event
 from typing import Any, Final
 
 from topup.accounting.journal import Commodity
-from topup.accounting.standing import FUNDED, WAITS, Standing
+from topup.accounting.standing import FUNDED, WAITS, Standing, listed
 from topup.app.standing import standing
 from topup.app.troubles import STUCK
 from topup.commands.answer import Answer, labelled, shown
@@ -127,7 +127,7 @@ def status_lines(document: dict[str, Any]) -> list[str]:
     """Return the status for a terminal."""
     unfinished, now_ms = document["open"], SystemClock().now_ms()
     counted = [f"{document[f'spent_{s}_usd']} of {document[f'cap_{s}_usd']} dollars in {t}" for s, t in WINDOWS.items()]
-    left = [f"{_listed(document[f'left_wallet_{s}'])} in {t}" for s, t in WINDOWS.items()]
+    left = [f"{listed(document[f'left_wallet_{s}'])} in {t}" for s, t in WINDOWS.items()]
     rows = {
         "account": f"{document['account']}: {FUNDED[document['funded']]}",
         "credits": _credits_line(document),
@@ -166,12 +166,6 @@ def _daemon_line(daemon: dict[str, Any] | None, now_ms: int) -> str:
     process = f"process {daemon['pid']}" if daemon["pid"] is not None else "a process that cannot be seen from here"
     since = f" for {span((now_ms - daemon['since_ms']) // 1000)}" if daemon["since_ms"] is not None else ""
     return f"running{since}: {process}"
-
-
-def _listed(amounts: dict[str, str]) -> str:
-    """Write what left, as people read it: rounded up to a millionth."""
-    read = {name: Decimal(amount).quantize(Decimal("0.000001"), ROUND_UP) for name, amount in amounts.items()}
-    return " and ".join(f"{plain(amount)} {name}" for name, amount in read.items()) or "nothing"
 
 
 def brief(document: dict[str, Any]) -> str:

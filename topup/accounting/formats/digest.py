@@ -1,16 +1,16 @@
 """How does a digest read, for a program as fields, and for a person from those? Null is unknown, never nothing."""
 
 from collections.abc import Iterator, Mapping
-from decimal import ROUND_UP, Decimal
 from typing import Any, Final
 
 from topup.accounting.closing import PAD
 from topup.accounting.digest import Digest
 from topup.accounting.forecast import rounded
 from topup.accounting.journal import Commodity
+from topup.accounting.standing import listed
 from topup.accounting.statement import shown
 from topup.domain.moments import moment
-from topup.domain.money import Usd, plain
+from topup.domain.money import Usd
 
 WIDTH: Final = 9
 
@@ -49,7 +49,7 @@ def lines(told: Mapping[str, Any]) -> Iterator[str]:
     first, last = told["from"], told["to"]
     yield _row("period", f"{first}{f' to {last}' if last != first else ''} (UTC)")
     yield _row("refills", f"{told['refills']}, {told['bought_usd']} dollars of credit" if told["refills"] else "none")
-    yield _row("spent", f"{_listed(told['left_wallet'])} left the wallet")
+    yield _row("spent", f"{listed(told['left_wallet'])} left the wallet")
     yield _row("used", _used(told))
     if told["elsewhere_usd"] not in (None, "0"):
         yield _row("elsewhere", f"{told['elsewhere_usd']} dollars of credit were bought elsewhere")
@@ -69,12 +69,6 @@ _CAPS: Final = (("24h", "24 hours"), ("30d", "30 days"))
 
 def _row(label: str, text: str) -> str:
     return f"{label:<{WIDTH}} {text}"
-
-
-def _listed(amounts: Mapping[str, str]) -> str:
-    """Write what left, as people read it: rounded up to a millionth."""
-    read = {name: Decimal(amount).quantize(Decimal("0.000001"), ROUND_UP) for name, amount in amounts.items()}
-    return " and ".join(f"{plain(amount)} {name}" for name, amount in read.items()) or "nothing"
 
 
 def _used(told: Mapping[str, Any]) -> str:
